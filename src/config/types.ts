@@ -1,0 +1,42 @@
+/** The daemon's configuration: flags and daemon.json, parsed once into a frozen object. A reload swaps it. */
+export interface Config {
+  /** `unix:///path`, `tcp://host:port`, `fd://`. */
+  readonly hosts: readonly string[];
+  readonly dataRoot: string;
+  readonly execRoot: string;
+  readonly pidFile: string;
+  /** Group of unix sockets; used if it exists. */
+  readonly group: string;
+  readonly logLevel: 'debug' | 'info' | 'warn' | 'error' | 'fatal';
+  readonly debug: boolean;
+  readonly labels: readonly string[];
+  /** CIDR of the default bridge (its address and subnet); empty: chosen. */
+  readonly bip: string;
+  readonly mtu: number;
+  readonly dns: readonly string[];
+  readonly dnsOptions: readonly string[];
+  readonly dnsSearch: readonly string[];
+  /** host[:port] or CIDR; 127.0.0.0/8 always belongs to it. */
+  readonly insecureRegistries: readonly string[];
+  readonly registryMirrors: readonly string[];
+  readonly tls: boolean;
+  readonly tlsVerify: boolean;
+  readonly tlsCaCert: string;
+  readonly tlsCert: string;
+  readonly tlsKey: string;
+  readonly defaultRuntime: string;
+  /** Name to binary. */
+  readonly runtimes: Readonly<Record<string, { readonly path: string; readonly runtimeArgs: readonly string[] }>>;
+  /** Default log driver and options of containers. */
+  readonly logDriver: string;
+  readonly logOpts: Readonly<Record<string, string>>;
+  readonly defaultUlimits: Readonly<
+    Record<string, { readonly Name: string; readonly Soft: number; readonly Hard: number }>
+  >;
+  readonly maxConcurrentDownloads: number;
+  readonly maxConcurrentUploads: number;
+  /** Seconds. */
+  readonly shutdownTimeout: number;
+  readonly apiShape: 'open' | 'exact';
+  readonly configFile: string;
+}

@@ -1,0 +1,69 @@
+/**
+ * Layers: read-only trees named by chain ID, and one writable tree per container on top of a chain.
+ *
+ * On disk below `<data-root>/layer/`. Work happens in a temporary directory and ends in a rename; what a crash leaves is
+ * swept at start. Untar, diff and hashing run in worker threads, path by path through `openat2(RESOLVE_IN_ROOT)`.
+ */
+import type { Readable } from 'node:stream';
+import type { ChainId, DiffId, Digest } from '../lib/ids.ts';
+
+export interface Layer {
+  readonly chainId: ChainId;
+  readonly parent: ChainId | null;
+  readonly diffId: DiffId;
+  /** Bytes of the files in this layer alone. */
+  readonly size: number;
+}
+
+export type Compression = 'none' | 'gzip' | 'zstd' | 'xz' | 'bzip2';
+
+export interface ApplySource {
+  /** A file on disk (its compression is recognised by its first bytes), or a stream of the same. */
+  readonly from: { readonly path: string } | { readonly stream: Readable };
+  /** When given, the layer counts only if the uncompressed tar has this digest. */
+  readonly diffId?: DiffId;
+  /** Told the number of (compressed) bytes consumed so far, at most every 100 ms. */
+  readonly progress?: (bytes: number) => void;
+  readonly signal?: AbortSignal;
+}
+
+export interface LayerStore {
+  get(chainId: ChainId): Layer | undefined;
+  /**
+   * Unpacks a layer tar on top of `parent` and keeps it durable. A layer that exists already is returned without reading
+   * the source. Two calls for the same layer share one unpacking. Throws `EngineError('invalid')` for a hostile or broken archive.
+   */
+  apply(parent: ChainId | null, source: ApplySource): Promise<Layer>;
+  /** The layer's tar, uncompressed and byte for byte the one that was applied (its digest is the diff ID). */
+  tar(chainId: ChainId): Readable;
+  /** Makes the changes of a container's writable tree into a layer (`commit`, import of builds). */
+  commit(containerId: string): Promise<Layer>;
+  /** Removes a layer unless another layer or a writable tree stands on it or a lease holds it. Returns freed bytes; 0 if it stays. */
+  remove(chainId: ChainId): Promise<number>;
+  /** Keeps layers from `remove` until the lease is disposed of. */
+  lease(...chains: readonly ChainId[]): Disposable;
+
+  /** Makes the writable tree of a container. Repeating it is not an error. */
+  createWritable(containerId: string, parent: ChainId | null): Promise<void>;
+  /** Mounts it (overlay, in-process, microseconds) and returns the root's path. Mounted already: returns it. */
+  mountWritable(containerId: string): Promise<string>;
+  /** Repeating it is not an error. */
+  unmountWritable(containerId: string): Promise<void>;
+  /** Unmounts, renames aside and deletes (the deletion goes on behind). Repeating it is not an error. */
+  removeWritable(containerId: string): Promise<void>;
+  /** Bytes in the writable tree; walked in a worker. */
+  writableSize(containerId: string): Promise<number>;
+  /** Paths of the overlay for `GraphDriver.Data` of inspect: LowerDir, UpperDir, WorkDir, MergedDir. */
+  describeWritable(containerId: string): Readonly<Record<string, string>>;
+  describe(chainId: ChainId): Readonly<Record<string, string>>;
+
+  /** Brings disk and records together at start: `writable` are the containers that exist, `mounted` those that run. */
+  reconcile(writable: ReadonlySet<string>, mounted: ReadonlySet<string>): Promise<void>;
+}
+
+/** A blob whose content is on disk and verified. */
+export interface Blob {
+  readonly digest: Digest;
+  readonly size: number;
+  readonly path: string;
+}

@@ -1,0 +1,190 @@
+/**
+ * The OCI runtime (crun or runc) and the monitor (conmon) as the engine uses them.
+ *
+ * Per container run directory `<exec-root>/container/<id>/`: `bundle/config.json`, `monitor.pid`, `pid`, `exit/<id>`,
+ * `oom`, `ctl`, `attach` (socket). The monitor outlives the daemon; everything here can be found again by path.
+ */
+import type { HostConfig, MountPoint } from '../container/types.ts';
+import type { RunConfig } from '../image/types.ts';
+import type { ContainerId } from '../lib/ids.ts';
+
+/** Everything the OCI spec is made from. */
+export interface LaunchSpec {
+  readonly id: ContainerId;
+  readonly config: RunConfig;
+  readonly hostConfig: HostConfig;
+  readonly hostname: string;
+  /** Path of the mounted root file system. */
+  readonly rootfs: string;
+  readonly mounts: readonly MountPoint[];
+  /** Absolute path of the network namespace; null: the host's. */
+  readonly networkNamespace: string | null;
+  /** pids of other containers whose namespaces are shared. */
+  readonly pidNamespaceOf?: number | undefined;
+  readonly ipcNamespaceOf?: number | undefined;
+  /** Files of the engine bound over the image's: resolv.conf, hosts, hostname. Null ones are not bound. */
+  readonly resolvConf: string | null;
+  readonly hosts: string | null;
+  readonly hostnameFile: string | null;
+  readonly cgroupPath: string;
+  /** Log file the monitor appends to (conmon `k8s-file` format). */
+  readonly logPath: string;
+  /** `DOCKER_…`-free environment: image's and user's Env merged; HOME, HOSTNAME, PATH, TERM are filled in by the runtime part. */
+  readonly env: readonly string[];
+}
+
+export interface Launched {
+  readonly pid: number;
+  readonly pidStartTicks: number;
+  readonly monitorPid: number;
+}
+
+/** How the process of a container ended, read from what the monitor left behind. */
+export interface ExitNotice {
+  readonly id: ContainerId;
+  /** 0 to 255; 128 + signal number when killed. */
+  readonly exitCode: number;
+  readonly oomKilled: boolean;
+  /** Milliseconds since the epoch. */
+  readonly finishedAtMs: number;
+}
+
+export interface Runtime {
+  /** Checks binaries and the cgroup layout; prepares the private mount namespace crun needs on hybrid hosts. */
+  prepare(): Promise<void>;
+  /** What `/info` and `/version` tell: name, version, cgroup driver and version, warnings about known-bad runtimes, missing controllers. */
+  describe(): RuntimeDescription;
+  /** Writes the bundle, starts the monitor, which runs the runtime's `create`. The process waits until `start`. Errors carry the runtime's words. Returned warnings: settings the kernel lacks, dropped. */
+  create(spec: LaunchSpec): Promise<Launched & { readonly warnings: readonly string[] }>;
+  start(id: ContainerId): Promise<void>;
+  /** Signals pid 1 in-process through a pidfd after comparing its start time; false if it has gone. */
+  kill(launched: Launched, signal: number): boolean;
+  /** SIGKILL to every process in the container's cgroup. */
+  killAll(id: ContainerId): Promise<void>;
+  pause(id: ContainerId): Promise<void>;
+  resume(id: ContainerId): Promise<void>;
+  update(id: ContainerId, hostConfig: HostConfig): Promise<void>;
+  /** Removes runtime state, cgroup and run directory. Repeating it is not an error. */
+  delete(id: ContainerId): Promise<void>;
+  /** Called once for each exit the monitor reports, also for those from before this daemon. */
+  onExit(listener: (notice: ExitNotice) => void): void;
+  /** The exit notice of a container if it has ended; null if the monitor has left none (yet). */
+  readExit(id: ContainerId): ExitNotice | null;
+  /** True when pid and start time still name the same live process. */
+  isAlive(launched: Launched): boolean;
+  /** Run directories on disk, for the sweep at start. */
+  listRunDirectories(): readonly ContainerId[];
+
+  /** Terminal size. Sent at most every 50 ms, always the last. */
+  resize(id: ContainerId, rows: number, columns: number): void;
+  /** Opens the one stdin connection of a container (monitor's attach socket). */
+  openStdin(id: ContainerId): Promise<StdinPipe>;
+  /** Tells the monitor to reopen its log file after the daemon renamed it. */
+  reopenLog(id: ContainerId): void;
+
+  exec(spec: ExecSpec): Promise<ExecProcess>;
+  /** pids inside, from the cgroup. */
+  processes(id: ContainerId): Promise<readonly number[]>;
+  /** Counters of the cgroup (v1 and v2), in the shape of `GET /containers/{id}/stats` of API 1.26 without names, network and times. */
+  stats(id: ContainerId): Promise<CgroupStats>;
+}
+
+export interface RuntimeDescription {
+  /** The runtime in use by default: `crun` or `runc`. */
+  readonly name: string;
+  readonly version: string;
+  readonly available: Readonly<Record<string, { readonly path: string }>>;
+  readonly cgroupDriver: 'cgroupfs';
+  readonly cgroupVersion: 1 | 2;
+  readonly hybrid: boolean;
+  /** Which limits the kernel offers, for `/info` (MemoryLimit, SwapLimit, …) and create warnings. */
+  readonly limits: Readonly<
+    Record<
+      | 'memory'
+      | 'swap'
+      | 'kernelMemory'
+      | 'oomKillDisable'
+      | 'cpuShares'
+      | 'cpuQuota'
+      | 'cpuset'
+      | 'pids'
+      | 'blkioWeight',
+      boolean
+    >
+  >;
+  readonly warnings: readonly string[];
+  /** `name=seccomp,profile=default` and the like. */
+  readonly securityOptions: readonly string[];
+}
+
+export interface StdinPipe {
+  /** Resolves when the monitor has taken it (flow control). */
+  write(data: Uint8Array): Promise<void>;
+  /** Half-close: ends the process's stdin when the container was created with StdinOnce. */
+  end(): Promise<void>;
+  readonly closed: Promise<void>;
+}
+
+export interface ExecSpec {
+  readonly id: ContainerId;
+  readonly cmd: readonly string[];
+  readonly env: readonly string[];
+  /** Empty: the container's. */
+  readonly user: string;
+  readonly workingDir: string;
+  readonly tty: boolean;
+  readonly privileged: boolean;
+  readonly stdin: boolean;
+  /** Nobody listens: output goes to /dev/null and the process outlives the daemon. */
+  readonly detached: boolean;
+  /** [rows, columns] */
+  readonly consoleSize?: readonly [number, number] | undefined;
+}
+
+export interface ExecProcess {
+  /** pid on the host. */
+  readonly pid: number;
+  /** Output in order of arrival; with a tty all of it is stdout. Ends when the last writer has gone. */
+  readonly output: AsyncIterable<OutputChunk>;
+  readonly input: { write(data: Uint8Array): Promise<void>; end(): void } | null;
+  resize(rows: number, columns: number): void;
+  /** 126 cannot be run, 127 not found, else the process's own; 128 + signal when killed. */
+  readonly exit: Promise<number>;
+}
+
+export interface OutputChunk {
+  readonly stream: 'stdout' | 'stderr';
+  readonly data: Uint8Array;
+}
+
+export interface CgroupStats {
+  readonly pids_stats: { readonly current?: number; readonly limit?: number };
+  readonly blkio_stats: Readonly<
+    Record<
+      string,
+      readonly { readonly major: number; readonly minor: number; readonly op: string; readonly value: number }[] | null
+    >
+  >;
+  readonly cpu: {
+    readonly cpu_usage: {
+      readonly total_usage: number;
+      readonly percpu_usage?: readonly number[];
+      readonly usage_in_kernelmode: number;
+      readonly usage_in_usermode: number;
+    };
+    readonly system_cpu_usage: number;
+    readonly online_cpus: number;
+    readonly throttling_data: {
+      readonly periods: number;
+      readonly throttled_periods: number;
+      readonly throttled_time: number;
+    };
+  };
+  readonly memory_stats: {
+    readonly usage?: number;
+    readonly max_usage?: number;
+    readonly stats?: Readonly<Record<string, number>>;
+    readonly failcnt?: number;
+    readonly limit?: number;
+  };
+}
