@@ -1,0 +1,125 @@
+/** What others may ask of containers, in the newest API's terms. */
+import type { RunConfig } from '../image/types.ts';
+import type { ExecId } from '../lib/ids.ts';
+import type { HostConfig } from './types.ts';
+
+/** The body of `POST /containers/create`, as sent: any key may be absent. */
+export type CreateBody = Partial<{ -readonly [K in keyof RunConfig]: RunConfig[K] | null }> & {
+  HostConfig?: Partial<{ -readonly [K in keyof HostConfig]: HostConfig[K] | null }> | null;
+  NetworkingConfig?: { EndpointsConfig?: Record<string, Record<string, unknown> | null> | null } | null;
+};
+
+export interface ListQuery {
+  readonly all: boolean;
+  /** At most so many rows; 0: no limit. */
+  readonly limit: number;
+  readonly size: boolean;
+  readonly filters: ReadonlyMap<string, readonly string[]>;
+}
+
+export interface LogsQuery {
+  readonly stdout: boolean;
+  readonly stderr: boolean;
+  readonly since?: bigint | undefined;
+  readonly until?: bigint | undefined;
+  readonly timestamps: boolean;
+  readonly tail?: number | undefined;
+  readonly follow: boolean;
+  /** False: raw bytes, both streams merged, terminal or not. */
+  readonly framed: boolean;
+}
+
+export interface AttachQuery {
+  readonly stdin: boolean;
+  readonly stdout: boolean;
+  readonly stderr: boolean;
+  /** Replay what has been printed. */
+  readonly logs: boolean;
+  /** Go on with what is being printed. */
+  readonly stream: boolean;
+  /** `ctrl-p,ctrl-q` unless given. */
+  readonly detachKeys: string;
+  readonly framed: boolean;
+}
+
+/** Two directions that end on their own. Output is wire-ready. */
+export interface Attachment {
+  /** Raw bytes when true, whatever was asked for. */
+  readonly tty: boolean;
+  /** Ends when the container (or exec) has printed its last byte, or on detach. Leaving the loop gives everything back. */
+  readonly output: AsyncIterable<Uint8Array>;
+  /** Null without stdin. `end` is the client's half-close: it never ends the output. */
+  readonly input: { write(data: Uint8Array): Promise<void>; end(): void } | null;
+}
+
+export interface ExecBody {
+  readonly AttachStdin?: boolean;
+  readonly AttachStdout?: boolean;
+  readonly AttachStderr?: boolean;
+  readonly DetachKeys?: string;
+  readonly Tty?: boolean;
+  readonly Cmd?: readonly string[] | null;
+  readonly Env?: readonly string[] | null;
+  readonly Privileged?: boolean;
+  readonly User?: string;
+  readonly WorkingDir?: string;
+}
+
+/** A JSON object ready for the wire. Its keys are those of the API document. */
+export type Json = Readonly<Record<string, unknown>>;
+
+export interface Containers {
+  /** Throws what ERRORS.md says. `warnings` has a line for each accepted but ineffective option. */
+  create(name: string, body: CreateBody): Promise<{ readonly Id: string; readonly Warnings: readonly string[] }>;
+  /** Throws 'unchanged' when it runs already. */
+  start(ref: string, options: { readonly detachKeys: string }): Promise<void>;
+  /** Seconds to wait before SIGKILL; undefined: the container's StopTimeout, else 10; negative: for ever. */
+  stop(ref: string, timeoutSeconds: number | undefined): Promise<void>;
+  restart(ref: string, timeoutSeconds: number | undefined): Promise<void>;
+  /** `signal`: name with or without SIG, or number; empty: SIGKILL. */
+  kill(ref: string, signal: string): Promise<void>;
+  pause(ref: string): Promise<void>;
+  unpause(ref: string): Promise<void>;
+  rename(ref: string, name: string): Promise<void>;
+  remove(
+    ref: string,
+    options: { readonly force: boolean; readonly volumes: boolean; readonly link: boolean },
+  ): Promise<void>;
+  /** Resolves when it does not run; answers for a minute after an automatic removal too. */
+  wait(ref: string, signal: AbortSignal): Promise<{ readonly StatusCode: number }>;
+  resize(ref: string, rows: number, columns: number): Promise<void>;
+  list(query: ListQuery): Promise<readonly Json[]>;
+  inspect(ref: string, size: boolean): Promise<Json>;
+  logs(ref: string, query: LogsQuery, signal: AbortSignal): Promise<AsyncIterable<Uint8Array>>;
+  attach(ref: string, query: AttachQuery, signal: AbortSignal): Promise<Attachment>;
+  top(
+    ref: string,
+    psArgs: string,
+  ): Promise<{ readonly Titles: readonly string[]; readonly Processes: readonly (readonly string[])[] }>;
+  /** One sample (`stream` false: with the sample before it in `precpu_stats`), or one a second until the signal or the container's removal. */
+  stats(
+    ref: string,
+    options: { readonly stream: boolean; readonly oneShot: boolean },
+    signal: AbortSignal,
+  ): Promise<AsyncIterable<Json>>;
+  prune(
+    filters: ReadonlyMap<string, readonly string[]>,
+  ): Promise<{ readonly ContainersDeleted: readonly string[] | null; readonly SpaceReclaimed: number }>;
+
+  execCreate(ref: string, body: ExecBody): Promise<{ readonly Id: ExecId }>;
+  /** Detached: resolves with null when it runs. */
+  execStart(
+    id: string,
+    options: {
+      readonly detach: boolean;
+      readonly tty: boolean;
+      readonly framed: boolean;
+      readonly consoleSize?: readonly [number, number] | undefined;
+    },
+    signal: AbortSignal,
+  ): Promise<Attachment | null>;
+  execInspect(id: string): Promise<Json>;
+  execResize(id: string, rows: number, columns: number): Promise<void>;
+  /** Numbers for `/info`. */
+  counts(): { readonly running: number; readonly paused: number; readonly stopped: number };
+}
