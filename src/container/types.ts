@@ -144,18 +144,16 @@ export interface MountPoint {
 /**
  * Where a container is in its life.
  *
- * created → starting → running ⇄ paused → exited → (starting …) ; any resting state → removing → gone.
- * `starting` is the durable intent: after a crash it is unwound to what it was before.
- * `restarting` waits for the restart policy's delay.
+ * created → running ⇄ paused → exited → (running …), or restarting in between while the restart policy's delay runs;
+ * then gone. A start that is under way is not a state: until the process exists the record says what it said before, and
+ * whatever a crash leaves behind belongs to no running record and is swept. Nor is a removal: the record goes first, in one
+ * commit with its event; files that no record claims are swept.
  */
 export type State =
-  | { readonly is: 'created' }
-  | { readonly is: 'starting'; readonly before: Ending | null }
+  | { readonly is: 'created' /** Why the last start failed. */; readonly error: string; readonly exitCode: number }
   | ({ readonly is: 'running'; readonly paused: boolean } & Running)
-  | ({ readonly is: 'restarting'; readonly nextAttemptAt: number } & Ending)
-  | ({ readonly is: 'exited' } & Ending)
-  /** The filesystem or the record is going; `from` is shown to readers until it has gone. */
-  | { readonly is: 'removing'; readonly before: Ending | null };
+  | ({ readonly is: 'restarting' /** Milliseconds since the epoch. */; readonly nextAttemptAt: number } & Ending)
+  | ({ readonly is: 'exited' } & Ending);
 
 export interface Running {
   readonly pid: number;

@@ -1,0 +1,286 @@
+/** From the body of `POST /containers/create` and the image's config to the frozen parts of a record. */
+import type { RunConfig } from '../image/types.ts';
+import { invalid } from '../lib/errors.ts';
+import type { CreateBody } from './api.ts';
+import { parseSignal } from './signals.ts';
+import type { HostConfig } from './types.ts';
+
+/** What the daemon's configuration adds to a container. */
+export interface HostDefaults {
+  readonly logDriver: string;
+  readonly logOpts: Readonly<Record<string, string>>;
+  readonly runtime: string;
+  readonly runtimes: readonly string[];
+}
+
+const memoryMin = 6 * 1024 * 1024;
+const shmSizeDefault = 64 * 1024 * 1024;
+
+/** `Config` as given, every key present, not yet merged with the image's. */
+export function decodeConfig(body: CreateBody): RunConfig {
+  return {
+    Hostname: body.Hostname ?? '',
+    Domainname: body.Domainname ?? '',
+    User: body.User ?? '',
+    AttachStdin: body.AttachStdin ?? false,
+    AttachStdout: body.AttachStdout ?? false,
+    AttachStderr: body.AttachStderr ?? false,
+    ExposedPorts: body.ExposedPorts ?? null,
+    Tty: body.Tty ?? false,
+    OpenStdin: body.OpenStdin ?? false,
+    StdinOnce: body.StdinOnce ?? false,
+    Env: body.Env ?? null,
+    Cmd: body.Cmd ?? null,
+    Image: body.Image ?? '',
+    Volumes: body.Volumes ?? null,
+    WorkingDir: body.WorkingDir ?? '',
+    Entrypoint: body.Entrypoint ?? null,
+    OnBuild: body.OnBuild ?? null,
+    Labels: body.Labels ?? {},
+    ...(body.Healthcheck ? { Healthcheck: body.Healthcheck } : {}),
+    ...(body.ArgsEscaped ? { ArgsEscaped: true } : {}),
+    ...(body.NetworkDisabled ? { NetworkDisabled: true } : {}),
+    ...(body.MacAddress ? { MacAddress: body.MacAddress } : {}),
+    ...(body.StopSignal ? { StopSignal: body.StopSignal } : {}),
+    ...(body.StopTimeout !== undefined && body.StopTimeout !== null ? { StopTimeout: body.StopTimeout } : {}),
+    ...(body.Shell ? { Shell: body.Shell } : {}),
+  };
+}
+
+const nameOfVariable = (variable: string) => variable.split('=', 1)[0] as string;
+
+/** Env of the image below the user's: the user's variables first, then those of the image that the user did not set. */
+export function mergeEnv(below: readonly string[] | null, above: readonly string[] | null): readonly string[] | null {
+  if (!below?.length) return above;
+  const set = new Set((above ?? []).map(nameOfVariable));
+  return [...(above ?? []), ...below.filter((variable) => !set.has(nameOfVariable(variable)))];
+}
+
+/** The user's config on top of the image's, as dockerd merges them (`ExposedPorts`, `Volumes`, `Labels`, `Env` by key). */
+export function mergeConfig(own: RunConfig, image: RunConfig): RunConfig {
+  const healthcheck = own.Healthcheck ?? image.Healthcheck;
+  const stopSignal = own.StopSignal || image.StopSignal;
+  const shell = own.Shell?.length ? own.Shell : image.Shell;
+  const bothMaps = <T>(a: Readonly<Record<string, T>> | null, b: Readonly<Record<string, T>> | null) =>
+    b ? { ...b, ...a } : a;
+  // An entrypoint of the user's own makes the image's Cmd meaningless.
+  const cmd = own.Cmd?.length || own.Entrypoint !== null ? own.Cmd : image.Cmd;
+  const entrypoint =
+    own.Entrypoint === null ? image.Entrypoint : isEmptyEntrypoint(own.Entrypoint) ? null : own.Entrypoint;
+  return {
+    ...own,
+    User: own.User || image.User,
+    ExposedPorts: bothMaps(own.ExposedPorts, image.ExposedPorts),
+    Env: mergeEnv(image.Env, own.Env),
+    Cmd: cmd,
+    Entrypoint: entrypoint,
+    Volumes: bothMaps(own.Volumes, image.Volumes),
+    WorkingDir: own.WorkingDir || image.WorkingDir,
+    Labels: bothMaps(own.Labels, image.Labels),
+    ...(healthcheck ? { Healthcheck: healthcheck } : {}),
+    ...(stopSignal ? { StopSignal: stopSignal } : {}),
+    ...(shell ? { Shell: shell } : {}),
+  };
+}
+
+/** `--entrypoint ""` arrives as a list of one empty word: it clears the image's. */
+const isEmptyEntrypoint = (entrypoint: readonly string[]) => entrypoint.length === 1 && entrypoint[0] === '';
+
+/** Checks of `Config` that need nothing else. */
+export function checkConfig(config: RunConfig): void {
+  if ((config.Cmd?.length ?? 0) === 0 && (config.Entrypoint?.length ?? 0) === 0) throw invalid('No command specified');
+  if (config.WorkingDir !== '' && !config.WorkingDir.startsWith('/')) {
+    throw invalid(`the working directory '${config.WorkingDir}' is invalid, it needs to be an absolute path`);
+  }
+  if (config.StopSignal) parseSignal(config.StopSignal);
+  for (const variable of config.Env ?? []) {
+    if (variable === '' || variable.startsWith('=')) throw invalid(`invalid environment variable: ${variable}`);
+    if (variable.includes('\0'))
+      throw invalid(`invalid environment variable: ${nameOfVariable(variable)} holds a null byte`);
+  }
+  for (const word of [...(config.Entrypoint ?? []), ...(config.Cmd ?? [])]) {
+    if (word.includes('\0')) throw invalid('a command word holds a null byte');
+  }
+}
+
+/** `HostConfig` as given, every key present, defaults filled in. */
+export function decodeHostConfig(given: NonNullable<CreateBody['HostConfig']>, defaults: HostDefaults): HostConfig {
+  const logType = given.LogConfig?.Type || defaults.logDriver;
+  const logOptions =
+    given.LogConfig?.Type || Object.keys(given.LogConfig?.Config ?? {}).length > 0
+      ? (given.LogConfig?.Config ?? {})
+      : defaults.logOpts;
+  return {
+    Binds: given.Binds ?? null,
+    ContainerIDFile: given.ContainerIDFile ?? '',
+    LogConfig: { Type: logType, Config: logOptions },
+    NetworkMode: given.NetworkMode || 'default',
+    PortBindings: given.PortBindings ?? {},
+    RestartPolicy: {
+      Name: given.RestartPolicy?.Name || 'no',
+      MaximumRetryCount: given.RestartPolicy?.MaximumRetryCount ?? 0,
+    },
+    AutoRemove: given.AutoRemove ?? false,
+    VolumeDriver: given.VolumeDriver ?? '',
+    VolumesFrom: given.VolumesFrom ?? null,
+    CapAdd: given.CapAdd ?? null,
+    CapDrop: given.CapDrop ?? null,
+    Dns: given.Dns ?? [],
+    DnsOptions: given.DnsOptions ?? [],
+    DnsSearch: given.DnsSearch ?? [],
+    ExtraHosts: given.ExtraHosts ?? null,
+    GroupAdd: given.GroupAdd ?? null,
+    IpcMode: given.IpcMode || 'private',
+    Cgroup: given.Cgroup ?? '',
+    Links: given.Links ?? null,
+    OomScoreAdj: given.OomScoreAdj ?? 0,
+    PidMode: given.PidMode ?? '',
+    Privileged: given.Privileged ?? false,
+    PublishAllPorts: given.PublishAllPorts ?? false,
+    ReadonlyRootfs: given.ReadonlyRootfs ?? false,
+    SecurityOpt: given.SecurityOpt ?? null,
+    UTSMode: given.UTSMode ?? '',
+    UsernsMode: given.UsernsMode ?? '',
+    ShmSize: given.ShmSize || shmSizeDefault,
+    Runtime: given.Runtime || defaults.runtime,
+    ConsoleSize: given.ConsoleSize ?? [0, 0],
+    Isolation: given.Isolation ?? '',
+    CpuShares: given.CpuShares ?? 0,
+    Memory: given.Memory ?? 0,
+    NanoCpus: given.NanoCpus ?? 0,
+    CgroupParent: given.CgroupParent ?? '',
+    BlkioWeight: given.BlkioWeight ?? 0,
+    BlkioWeightDevice: given.BlkioWeightDevice ?? [],
+    BlkioDeviceReadBps: given.BlkioDeviceReadBps ?? null,
+    BlkioDeviceWriteBps: given.BlkioDeviceWriteBps ?? null,
+    BlkioDeviceReadIOps: given.BlkioDeviceReadIOps ?? null,
+    BlkioDeviceWriteIOps: given.BlkioDeviceWriteIOps ?? null,
+    CpuPeriod: given.CpuPeriod ?? 0,
+    CpuQuota: given.CpuQuota ?? 0,
+    CpuRealtimePeriod: given.CpuRealtimePeriod ?? 0,
+    CpuRealtimeRuntime: given.CpuRealtimeRuntime ?? 0,
+    CpusetCpus: given.CpusetCpus ?? '',
+    CpusetMems: given.CpusetMems ?? '',
+    Devices: given.Devices ?? [],
+    DeviceCgroupRules: given.DeviceCgroupRules ?? null,
+    DiskQuota: given.DiskQuota ?? 0,
+    KernelMemory: given.KernelMemory ?? 0,
+    MemoryReservation: given.MemoryReservation ?? 0,
+    MemorySwap: given.MemorySwap ?? 0,
+    MemorySwappiness: given.MemorySwappiness === -1 ? null : (given.MemorySwappiness ?? null),
+    OomKillDisable: given.OomKillDisable ?? false,
+    PidsLimit: given.PidsLimit ?? 0,
+    Ulimits: given.Ulimits ?? null,
+    CpuCount: given.CpuCount ?? 0,
+    CpuPercent: given.CpuPercent ?? 0,
+    IOMaximumIOps: given.IOMaximumIOps ?? 0,
+    IOMaximumBandwidth: given.IOMaximumBandwidth ?? 0,
+    ...(given.StorageOpt ? { StorageOpt: given.StorageOpt } : {}),
+    ...(given.Tmpfs ? { Tmpfs: given.Tmpfs } : {}),
+    ...(given.Sysctls ? { Sysctls: given.Sysctls } : {}),
+    ...(given.Mounts ? { Mounts: given.Mounts } : {}),
+    ...(given.Init !== undefined && given.Init !== null ? { Init: given.Init } : {}),
+  };
+}
+
+/** Checks of `HostConfig` with dockerd's words (20.10 `verifyContainerSettings`, ERRORS.md). */
+export function checkHostConfig(host: HostConfig, defaults: HostDefaults): void {
+  const { RestartPolicy: policy } = host;
+  if (!['no', 'always', 'unless-stopped', 'on-failure'].includes(policy.Name))
+    throw invalid(`invalid restart policy '${policy.Name}'`);
+  if (policy.Name !== 'on-failure' && policy.MaximumRetryCount !== 0) {
+    throw invalid(`maximum retry count cannot be used with restart policy '${policy.Name}'`);
+  }
+  if (policy.MaximumRetryCount < 0) throw invalid('maximum retry count cannot be negative');
+  if (host.AutoRemove && policy.Name !== 'no') throw invalid("can't create 'AutoRemove' container with restart policy");
+
+  if (host.Memory !== 0 && host.Memory < memoryMin) throw invalid('Minimum memory limit allowed is 6MB');
+  if (host.MemorySwap > 0 && host.Memory === 0) {
+    throw invalid('You should always set the Memory limit when using Memoryswap limit, see usage');
+  }
+  if (host.Memory > 0 && host.MemorySwap > 0 && host.MemorySwap < host.Memory) {
+    throw invalid('Minimum memoryswap limit should be larger than memory limit, see usage');
+  }
+  if (host.MemorySwappiness !== null && (host.MemorySwappiness < 0 || host.MemorySwappiness > 100)) {
+    throw invalid(`Invalid value: ${host.MemorySwappiness}, valid memory swappiness range is 0-100`);
+  }
+  if (host.MemoryReservation > 0 && host.MemoryReservation < memoryMin)
+    throw invalid('Minimum memory reservation allowed is 6MB');
+  if (host.Memory > 0 && host.MemoryReservation > host.Memory) {
+    throw invalid('Minimum memory limit can not be less than memory reservation limit, see usage');
+  }
+  if (host.NanoCpus > 0 && (host.CpuPeriod > 0 || host.CpuQuota > 0)) {
+    throw invalid('Conflicting options: Nano CPUs and CPU Period/Quota cannot both be set.');
+  }
+  if (host.NanoCpus < 0) throw invalid('Range of CPUs is from 0.01, as there are only so many CPUs available');
+  if (host.CpuPeriod !== 0 && (host.CpuPeriod < 1000 || host.CpuPeriod > 1_000_000)) {
+    throw invalid('CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)');
+  }
+  if (host.CpuQuota > 0 && host.CpuQuota < 1000) throw invalid('CPU cfs quota can not be less than 1ms (i.e. 1000)');
+  if (host.BlkioWeight !== 0 && (host.BlkioWeight < 10 || host.BlkioWeight > 1000)) {
+    throw invalid('Range of blkio weight is from 10 to 1000');
+  }
+  if (host.OomScoreAdj < -1000 || host.OomScoreAdj > 1000) {
+    throw invalid(`Invalid value ${host.OomScoreAdj}, range for oom score adj is [-1000, 1000]`);
+  }
+  if (host.ShmSize < 0) throw invalid('SHM size can not be less than 0');
+  if (
+    host.IpcMode.startsWith('container:') === false &&
+    !['', 'private', 'none', 'shareable', 'host'].includes(host.IpcMode)
+  ) {
+    throw invalid(`Invalid IPC mode: ${host.IpcMode}`);
+  }
+  for (const host_ of host.ExtraHosts ?? []) {
+    if (!/^[^:]+:.+$/.test(host_)) throw invalid(`bad format for add-host: "${host_}"`);
+  }
+  if (!defaults.runtimes.includes(host.Runtime)) throw invalid(`Unknown runtime specified ${host.Runtime}`);
+  checkLogConfig(host.LogConfig);
+}
+
+const logOptionsKnown = new Set([
+  'max-size',
+  'max-file',
+  'labels',
+  'labels-regex',
+  'env',
+  'env-regex',
+  'tag',
+  'mode',
+  'max-buffer-size',
+  'compress',
+]);
+
+function checkLogConfig({ Type, Config }: HostConfig['LogConfig']): void {
+  if (Type !== 'json-file' && Type !== 'none') {
+    throw invalid(`logger: no log driver named '${Type}' is registered`);
+  }
+  if (Type === 'none') return;
+  for (const key of Object.keys(Config)) {
+    if (!logOptionsKnown.has(key)) throw invalid(`unknown log opt '${key}' for json-file log driver`);
+  }
+  logLimits(Config);
+}
+
+/** Limits of a container's log file from its options. Without them 5 files of 20 MB: a log never fills the disk unasked. */
+export function logLimits(options: Readonly<Record<string, string>>): {
+  readonly maxSize: number;
+  readonly maxFiles: number;
+} {
+  const size = options['max-size'];
+  const files = options['max-file'];
+  const maxSize = size === undefined ? 20_000_000 : parseSize(size);
+  const maxFiles = files === undefined ? (size === undefined ? 5 : 1) : Number(files);
+  if (!Number.isInteger(maxFiles) || maxFiles < 1) throw invalid(`max-file cannot be less than 1: ${files}`);
+  return { maxSize, maxFiles };
+}
+
+const unitBytes: Readonly<Record<string, number>> = { '': 1, b: 1, k: 1024, m: 1024 ** 2, g: 1024 ** 3, t: 1024 ** 4 };
+
+function parseSize(text: string): number {
+  if (text === '-1') return 0;
+  const parts = /^(\d+(?:\.\d+)?) ?([bkmgt]?)(?:i?b)?$/i.exec(text);
+  const unit = unitBytes[(parts?.[2] ?? '').toLowerCase()];
+  const bytes = parts === null || unit === undefined ? Number.NaN : Math.trunc(Number(parts[1]) * unit);
+  if (!(bytes > 0)) throw invalid(`invalid value for max-size: ${text}`);
+  return bytes;
+}

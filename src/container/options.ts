@@ -1,0 +1,154 @@
+/**
+ * Options of `POST /containers/create` (API 1.26) that this engine does not honour, and what it does about each: refuse
+ * with a 501 that names it where ignoring it would change what the user gets, else accept it with a warning. Options
+ * not listed here are honoured. `docs/compatibility.md` shows the same, kept equal by a test.
+ */
+import type { RunConfig } from '../image/types.ts';
+import { notImplemented } from '../lib/errors.ts';
+import type { HostConfig } from './types.ts';
+
+interface Unsupported {
+  /** As in the API document: `HostConfig.Links`. */
+  readonly property: string;
+  readonly isUsed: (config: RunConfig, host: HostConfig) => boolean;
+  readonly answer: 'refused' | 'warned';
+  readonly why: string;
+}
+
+const filled = (list: readonly unknown[] | null | undefined) => (list?.length ?? 0) > 0;
+const refused = (property: string, isUsed: Unsupported['isUsed'], why: string): Unsupported => ({
+  property,
+  isUsed,
+  answer: 'refused',
+  why,
+});
+const warned = (property: string, isUsed: Unsupported['isUsed'], why: string): Unsupported => ({
+  property,
+  isUsed,
+  answer: 'warned',
+  why,
+});
+
+export const unsupportedOptions: readonly Unsupported[] = [
+  warned(
+    'Healthcheck',
+    (c) => filled(c.Healthcheck?.Test) && c.Healthcheck?.Test?.[0] !== 'NONE',
+    'health checks are not run yet',
+  ),
+  refused('MacAddress', (c) => (c.MacAddress ?? '') !== '', 'fixed MAC addresses are not supported yet'),
+  refused(
+    'HostConfig.VolumesFrom',
+    (_, h) => filled(h.VolumesFrom),
+    'volumes of other containers are not supported yet',
+  ),
+  refused(
+    'HostConfig.VolumeDriver',
+    (_, h) => h.VolumeDriver !== '' && h.VolumeDriver !== 'local',
+    'only the local volume driver is there',
+  ),
+  refused('HostConfig.Mounts', (_, h) => filled(h.Mounts), 'use Binds, Tmpfs and Volumes'),
+  refused('HostConfig.Links', (_, h) => filled(h.Links), 'links are not supported yet'),
+  refused(
+    'HostConfig.PidMode',
+    (_, h) => h.PidMode !== '' && h.PidMode !== 'private',
+    'shared PID namespaces are not supported yet',
+  ),
+  refused(
+    'HostConfig.IpcMode',
+    (_, h) => !['', 'private', 'none', 'shareable'].includes(h.IpcMode),
+    'shared IPC namespaces are not supported yet',
+  ),
+  refused('HostConfig.UTSMode', (_, h) => h.UTSMode !== '', "the host's UTS namespace is not supported yet"),
+  refused(
+    'HostConfig.UsernsMode',
+    (_, h) => h.UsernsMode !== '' && h.UsernsMode !== 'host',
+    'user namespaces are not supported yet',
+  ),
+  refused(
+    'HostConfig.SecurityOpt',
+    (_, h) =>
+      (h.SecurityOpt ?? []).some(
+        (o) =>
+          !/^(seccomp[=:]unconfined|no-new-privileges([=:](true|false))?|label[=:]disable|apparmor[=:]unconfined)$/.test(
+            o,
+          ),
+      ),
+    'of the security options, seccomp=unconfined and no-new-privileges are supported yet',
+  ),
+  refused(
+    'HostConfig.StorageOpt',
+    (_, h) => Object.keys(h.StorageOpt ?? {}).length > 0,
+    'the storage driver has no options',
+  ),
+  refused('HostConfig.Sysctls', (_, h) => Object.keys(h.Sysctls ?? {}).length > 0, 'sysctls are not supported yet'),
+  refused('HostConfig.Init', (_, h) => h.Init === true, 'an init process is not supported yet'),
+  refused(
+    'HostConfig.Isolation',
+    (_, h) => !['', 'default'].includes(h.Isolation),
+    'isolation modes belong to Windows',
+  ),
+  refused('HostConfig.Cgroup', (_, h) => h.Cgroup !== '', 'cgroups of other containers cannot be joined'),
+  refused('HostConfig.CgroupParent', (_, h) => h.CgroupParent !== '', 'a cgroup parent cannot be chosen yet'),
+  refused(
+    'HostConfig.Devices',
+    (_, h) => filled(h.Devices),
+    'devices of the host are not supported yet; Privileged is',
+  ),
+  refused('HostConfig.DeviceCgroupRules', (_, h) => filled(h.DeviceCgroupRules), 'device rules are not supported yet'),
+  refused('HostConfig.DiskQuota', (_, h) => h.DiskQuota !== 0, 'the storage driver has no quota'),
+  refused(
+    'HostConfig.BlkioWeightDevice',
+    (_, h) => filled(h.BlkioWeightDevice),
+    'block I/O limits by device are not supported yet',
+  ),
+  refused(
+    'HostConfig.BlkioDeviceReadBps',
+    (_, h) => filled(h.BlkioDeviceReadBps),
+    'block I/O limits by device are not supported yet',
+  ),
+  refused(
+    'HostConfig.BlkioDeviceWriteBps',
+    (_, h) => filled(h.BlkioDeviceWriteBps),
+    'block I/O limits by device are not supported yet',
+  ),
+  refused(
+    'HostConfig.BlkioDeviceReadIOps',
+    (_, h) => filled(h.BlkioDeviceReadIOps),
+    'block I/O limits by device are not supported yet',
+  ),
+  refused(
+    'HostConfig.BlkioDeviceWriteIOps',
+    (_, h) => filled(h.BlkioDeviceWriteIOps),
+    'block I/O limits by device are not supported yet',
+  ),
+  refused(
+    'HostConfig.CpuRealtimePeriod',
+    (_, h) => h.CpuRealtimePeriod !== 0,
+    'realtime scheduling is not supported yet',
+  ),
+  refused(
+    'HostConfig.CpuRealtimeRuntime',
+    (_, h) => h.CpuRealtimeRuntime !== 0,
+    'realtime scheduling is not supported yet',
+  ),
+  refused('HostConfig.KernelMemory', (_, h) => h.KernelMemory !== 0, 'kernel memory limits are gone from the kernel'),
+  refused('HostConfig.CpuCount', (_, h) => h.CpuCount !== 0, 'CpuCount belongs to Windows; use NanoCpus'),
+  refused('HostConfig.CpuPercent', (_, h) => h.CpuPercent !== 0, 'CpuPercent belongs to Windows; use NanoCpus'),
+  refused('HostConfig.IOMaximumIOps', (_, h) => h.IOMaximumIOps !== 0, 'IOMaximumIOps belongs to Windows'),
+  refused(
+    'HostConfig.IOMaximumBandwidth',
+    (_, h) => h.IOMaximumBandwidth !== 0,
+    'IOMaximumBandwidth belongs to Windows',
+  ),
+];
+
+/** Throws for the first refused option that is used; returns a warning for each that is accepted without effect. */
+export function checkOptions(config: RunConfig, host: HostConfig): readonly string[] {
+  const warnings: string[] = [];
+  for (const { property, isUsed, answer, why } of unsupportedOptions) {
+    if (!isUsed(config, host)) continue;
+    if (answer === 'refused') throw notImplemented(`${property} is not supported: ${why}`);
+    warnings.push(`${property} has no effect: ${why}`);
+  }
+  return warnings;
+}

@@ -1,0 +1,225 @@
+/** Records as clients see them: rows of the list and the inspect document, in the newest API's terms. */
+import { invalid } from '../lib/errors.ts';
+import type { PublishedPort } from '../network/types.ts';
+import type { Json } from './api.ts';
+import { humanDuration } from './duration.ts';
+import type { ContainerRecord, MountPoint, State } from './types.ts';
+
+export const never = '0001-01-01T00:00:00Z';
+
+export type StatusWord = 'created' | 'running' | 'paused' | 'restarting' | 'exited';
+
+export function statusWord(state: State): StatusWord {
+  return state.is === 'running' && state.paused ? 'paused' : state.is;
+}
+
+/** `Up 5 seconds`, `Exited (0) 3 minutes ago`, as `docker ps` prints it. */
+export function statusText(state: State, now: number): string {
+  const since = (time: string) => humanDuration(Math.max(0, now - Date.parse(time)));
+  switch (state.is) {
+    case 'created':
+      return 'Created';
+    case 'running':
+      return `Up ${since(state.startedAt)}${state.paused ? ' (Paused)' : ''}`;
+    case 'restarting':
+      return `Restarting (${state.exitCode}) ${since(state.finishedAt)} ago`;
+    case 'exited':
+      return `Exited (${state.exitCode}) ${since(state.finishedAt)} ago`;
+  }
+}
+
+/** The program and its arguments: Entrypoint and Cmd as one list. */
+export function commandOf(record: ContainerRecord): { readonly path: string; readonly args: readonly string[] } {
+  const [path = '', ...args] = [...(record.config.Entrypoint ?? []), ...(record.config.Cmd ?? [])];
+  return { path, args };
+}
+
+const portOrder = (a: PublishedPort, b: PublishedPort) =>
+  a.containerPort - b.containerPort ||
+  a.protocol.localeCompare(b.protocol) ||
+  a.hostIp.localeCompare(b.hostIp) ||
+  a.hostPort - b.hostPort;
+
+function listPorts(record: ContainerRecord): readonly Json[] {
+  if (record.sandbox === null) return [];
+  const published = [...record.sandbox.published].sort(portOrder);
+  const rows: Json[] = published.map((port) => ({
+    IP: port.hostIp,
+    PrivatePort: port.containerPort,
+    PublicPort: port.hostPort,
+    Type: port.protocol,
+  }));
+  for (const spec of Object.keys(record.config.ExposedPorts ?? {})) {
+    const [port, protocol = 'tcp'] = spec.split('/');
+    if (!published.some((p) => String(p.containerPort) === port && p.protocol === protocol)) {
+      rows.push({ PrivatePort: Number(port), Type: protocol });
+    }
+  }
+  return rows;
+}
+
+/** `NetworkSettings.Ports`: every exposed port, with its bindings or null. Empty while the container does not run. */
+function portMap(record: ContainerRecord): Json {
+  if (record.sandbox === null) return {};
+  const map: Record<string, { HostIp: string; HostPort: string }[] | null> = {};
+  for (const spec of Object.keys(record.config.ExposedPorts ?? {}))
+    map[spec.includes('/') ? spec : `${spec}/tcp`] = null;
+  for (const port of [...record.sandbox.published].sort(portOrder)) {
+    const key = `${port.containerPort}/${port.protocol}`;
+    map[key] = [...(map[key] ?? []), { HostIp: port.hostIp, HostPort: String(port.hostPort) }];
+  }
+  return map;
+}
+
+function mountJson(mount: MountPoint): Json {
+  return {
+    Type: mount.type,
+    ...(mount.name === undefined ? {} : { Name: mount.name }),
+    Source: mount.source,
+    Destination: mount.destination,
+    ...(mount.driver === undefined ? {} : { Driver: mount.driver }),
+    Mode: mount.mode,
+    RW: mount.writable,
+    Propagation: mount.propagation,
+  };
+}
+
+/** Mounts as clients see them; tmpfs from `HostConfig.Tmpfs` is not among them, as on dockerd. */
+const mountsJson = (record: ContainerRecord) => record.mounts.filter((mount) => mount.type !== 'tmpfs').map(mountJson);
+
+function networksJson(record: ContainerRecord): Json {
+  const joined = record.sandbox?.joined ?? null;
+  return Object.fromEntries(
+    Object.values(record.endpoints).map((endpoint) => [
+      endpoint.networkName,
+      {
+        IPAMConfig: null,
+        Links: endpoint.links.length > 0 ? endpoint.links : null,
+        Aliases: endpoint.aliases.length > 0 ? endpoint.aliases : null,
+        NetworkID: joined?.networkId ?? '',
+        EndpointID: joined?.endpointId ?? '',
+        Gateway: joined?.gateway ?? '',
+        IPAddress: joined?.ipv4 ?? '',
+        IPPrefixLen: joined?.ipv4PrefixLength ?? 0,
+        IPv6Gateway: joined?.ipv6Gateway ?? '',
+        GlobalIPv6Address: joined?.ipv6 ?? '',
+        GlobalIPv6PrefixLen: joined?.ipv6PrefixLength ?? 0,
+        MacAddress: joined?.mac ?? '',
+      },
+    ]),
+  );
+}
+
+/** A row of `GET /containers/json`. `imageName` is the name the image has now. */
+export function summary(record: ContainerRecord, imageName: string, now: number, sizes: Sizes | null): Json {
+  const { path, args } = commandOf(record);
+  return {
+    Id: record.id,
+    Names: [`/${record.name}`],
+    Image: imageName,
+    ImageID: record.imageId,
+    Command: [path, ...args].join(' '),
+    Created: Math.trunc(Date.parse(record.created) / 1000),
+    Ports: listPorts(record),
+    ...(sizes === null ? {} : { ...(sizes.rw > 0 ? { SizeRw: sizes.rw } : {}), SizeRootFs: sizes.root }),
+    Labels: record.config.Labels ?? {},
+    State: statusWord(record.state),
+    Status: statusText(record.state, now),
+    HostConfig: { NetworkMode: record.hostConfig.NetworkMode },
+    NetworkSettings: { Networks: networksJson(record) },
+    Mounts: mountsJson(record),
+  };
+}
+
+export interface Sizes {
+  /** Bytes written by the container. */
+  readonly rw: number;
+  /** Bytes of the image and `rw` together. */
+  readonly root: number;
+}
+
+function stateJson(state: State): Json {
+  const running = state.is === 'running';
+  const ended = state.is === 'exited' || state.is === 'restarting';
+  return {
+    Status: statusWord(state),
+    Running: running || state.is === 'restarting',
+    Paused: running && state.paused,
+    Restarting: state.is === 'restarting',
+    OOMKilled: ended && state.oomKilled,
+    Dead: false,
+    Pid: running ? state.pid : 0,
+    ExitCode: running ? 0 : state.exitCode,
+    Error: running ? '' : state.error,
+    StartedAt: running || ended ? state.startedAt : never,
+    FinishedAt: ended ? state.finishedAt : never,
+  };
+}
+
+/** What inspect tells beyond the record. */
+export interface InspectExtras {
+  readonly resolvConfPath: string;
+  readonly hostnamePath: string;
+  readonly hostsPath: string;
+  readonly logPath: string;
+  readonly execIds: readonly string[];
+  readonly graphDriverData: Readonly<Record<string, string>>;
+  readonly sizes: Sizes | null;
+}
+
+/** `GET /containers/{id}/json`. */
+export function inspection(record: ContainerRecord, extras: InspectExtras): Json {
+  const { path, args } = commandOf(record);
+  const joined = record.sandbox?.joined ?? null;
+  return {
+    Id: record.id,
+    Created: record.created,
+    Path: path,
+    Args: args,
+    State: stateJson(record.state),
+    Image: record.imageId,
+    ResolvConfPath: extras.resolvConfPath,
+    HostnamePath: extras.hostnamePath,
+    HostsPath: extras.hostsPath,
+    LogPath: extras.logPath,
+    Name: `/${record.name}`,
+    RestartCount: record.restartCount,
+    Driver: 'overlay2',
+    Platform: 'linux',
+    MountLabel: '',
+    ProcessLabel: '',
+    AppArmorProfile: '',
+    ExecIDs: extras.execIds.length > 0 ? extras.execIds : null,
+    HostConfig: record.hostConfig,
+    GraphDriver: { Data: extras.graphDriverData, Name: 'overlay2' },
+    ...(extras.sizes === null ? {} : { SizeRw: extras.sizes.rw, SizeRootFs: extras.sizes.root }),
+    Mounts: mountsJson(record),
+    Config: record.config,
+    NetworkSettings: {
+      Bridge: '',
+      SandboxID: joined?.endpointId ?? '',
+      HairpinMode: false,
+      LinkLocalIPv6Address: '',
+      LinkLocalIPv6PrefixLen: 0,
+      Ports: portMap(record),
+      SandboxKey: record.sandbox?.namespacePath ?? '',
+      SecondaryIPAddresses: null,
+      SecondaryIPv6Addresses: null,
+      EndpointID: joined?.endpointId ?? '',
+      Gateway: joined?.gateway ?? '',
+      GlobalIPv6Address: joined?.ipv6 ?? '',
+      GlobalIPv6PrefixLen: joined?.ipv6PrefixLength ?? 0,
+      IPAddress: joined?.ipv4 ?? '',
+      IPPrefixLen: joined?.ipv4PrefixLength ?? 0,
+      IPv6Gateway: joined?.ipv6Gateway ?? '',
+      MacAddress: joined?.mac ?? '',
+      Networks: networksJson(record),
+    },
+  };
+}
+
+/** Numbers in filters, such as `exited=1`. */
+export function integerFilter(name: string, value: string): number {
+  if (!/^-?\d+$/.test(value)) throw invalid(`Invalid filter '${name}=${value}'`);
+  return Number(value);
+}
