@@ -78,7 +78,7 @@ export class Volumes {
    * Copies what the image has at the mount point into an empty volume, owner, mode and times included. `from` is an open
    * directory inside the container's root, so that no link in the image can lead the copy outside.
    */
-  async copyUp(from: fs.FileHandle, volumePath: string): Promise<void> {
+  async copyUp(from: { readonly fd: number }, volumePath: string): Promise<void> {
     if ((await fs.readdir(volumePath)).length > 0) return;
     const child = spawn('cp', ['-a', '--', '/proc/self/fd/3/.', volumePath], {
       stdio: ['ignore', 'ignore', 'pipe', from.fd],

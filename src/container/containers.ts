@@ -1,0 +1,135 @@
+/** All that can be done with containers, as one object: the part that `daemon.ts` joins and the API calls. */
+
+import { conflict, internal, invalid, notFound } from '../lib/errors.ts';
+import type { ImageId } from '../lib/ids.ts';
+import type { Containers, CreateBody, ListQuery } from './api.ts';
+import { createContainer } from './create.ts';
+import { type ExecStart, Execs } from './exec.ts';
+import { isRunning, Life } from './life.ts';
+import { listContainers, prunable, sizesOf } from './list.ts';
+import { checkName } from './names.ts';
+import { reconcile } from './reconcile.ts';
+import { type ContainerParts, ContainerSet, containerEvent } from './set.ts';
+import { containerStats, containerTop } from './stats.ts';
+import { attach, readLogs } from './streams.ts';
+import { inspection } from './view.ts';
+
+export interface ContainerService extends Containers {
+  /** Brings records and kernel together; commands wait until it is done. */
+  reconcile(): Promise<void>;
+  /** Containers that use an image, and whether they run: what image deletion asks. */
+  usersOf(image: ImageId): readonly { readonly id: string; readonly running: boolean; readonly imageName: string }[];
+}
+
+export function createContainers(parts: ContainerParts): ContainerService {
+  const set = new ContainerSet(parts);
+  const life = new Life(set);
+  const execs = new Execs(set);
+  /** Commands wait until records and kernel agree. */
+  const once = async <T>(work: () => Promise<T>): Promise<T> => {
+    await set.ready;
+    return work();
+  };
+  return {
+    reconcile: () => reconcile(set, life),
+    create: (name: string, body: CreateBody) => once(() => createContainer(set, name, body)),
+    start: (ref) => once(() => life.start(ref)),
+    stop: (ref, seconds) => once(() => life.stop(ref, seconds)),
+    restart: (ref, seconds) => once(() => life.restart(ref, seconds)),
+    kill: (ref, signal) => once(() => life.kill(ref, signal)),
+    pause: (ref) => once(() => life.pause(ref)),
+    unpause: (ref) => once(() => life.unpause(ref)),
+    remove: (ref, options) =>
+      once(async () => {
+        if (options.link) throw conflict('Conflict, cannot remove the default name of the container');
+        await life.remove(ref, options);
+      }),
+    rename: (ref, name) =>
+      once(async () => {
+        if (name === '') throw invalid('Neither old nor new names may be empty');
+        const bare = checkName(name);
+        if (set.index.resolve(ref).name === bare) {
+          throw invalid('Renaming a container with the same name as its current name');
+        }
+        await life.rename(ref, bare);
+      }),
+    wait: async (ref, signal) => {
+      const record = set.index.find(ref);
+      if (record === undefined) {
+        const exitCode = set.graves.find(ref);
+        if (exitCode === undefined) throw notFound(`No such container: ${ref}`);
+        return { StatusCode: exitCode };
+      }
+      if (record.state.is !== 'running' && record.state.is !== 'restarting')
+        return { StatusCode: record.state.exitCode };
+      const left = Promise.withResolvers<never>();
+      signal.addEventListener('abort', () => left.reject(internal('the client has gone')), { once: true });
+      const { exitCode } = await Promise.race([set.live(record.id).ended.promise, left.promise]);
+      return { StatusCode: exitCode };
+    },
+    resize: async (ref, rows, columns) => {
+      const record = set.index.resolve(ref);
+      const live = set.live(record.id);
+      live.size = [rows, columns];
+      if (isRunning(record)) parts.runtime.resize(record.id, rows, columns);
+      live.onResize?.();
+      await parts.store.commit(
+        [],
+        [containerEvent(record, 'resize', { height: String(rows), width: String(columns) })],
+      );
+    },
+    list: (query: ListQuery) => listContainers(set, query),
+    inspect: async (ref, size) => {
+      const record = set.index.resolve(ref);
+      const dir = set.dirOf(record.id);
+      return inspection(record, {
+        resolvConfPath: `${dir}/resolv.conf`,
+        hostnamePath: `${dir}/hostname`,
+        hostsPath: `${dir}/hosts`,
+        logPath: record.logDriver === 'none' ? '' : set.logPath(record.id),
+        execIds: execs.idsOf(record.id),
+        graphDriverData: parts.layers.describeWritable(record.id),
+        sizes: size ? await sizesOf(set, record) : null,
+      });
+    },
+    logs: (ref, query, signal) => readLogs(set, ref, query, signal),
+    attach: (ref, query, signal) => once(() => attach(set, ref, query, signal)),
+    top: (ref, psArgs) => containerTop(set, ref, psArgs),
+    stats: async (ref, options, signal) => {
+      set.index.resolve(ref);
+      return containerStats(set, ref, options, signal);
+    },
+    prune: (filters) =>
+      once(async () => {
+        const removed: string[] = [];
+        let reclaimed = 0;
+        for (const { id } of prunable(set, filters)) {
+          const record = set.index.find(id);
+          if (record === undefined || isRunning(record)) continue;
+          const size = await parts.layers.writableSize(id);
+          await life.remove(id, { force: false, volumes: false });
+          removed.push(id);
+          reclaimed += size;
+        }
+        return { ContainersDeleted: removed.length > 0 ? removed : null, SpaceReclaimed: reclaimed };
+      }),
+    execCreate: (ref, body) => once(() => execs.create(ref, body)),
+    execStart: (id, options: ExecStart, signal) => once(() => execs.start(id, options, signal)),
+    execInspect: (id) => execs.inspect(id),
+    execResize: (id, rows, columns) => execs.resize(id, rows, columns),
+    counts: () => {
+      let running = 0;
+      let paused = 0;
+      for (const record of set.records.values()) {
+        if (!isRunning(record)) continue;
+        if (record.state.paused) paused++;
+        else running++;
+      }
+      return { running, paused, stopped: set.records.size - running - paused };
+    },
+    usersOf: (image) =>
+      [...set.records.values()]
+        .filter((record) => record.imageId === image)
+        .map((record) => ({ id: record.id, running: isRunning(record), imageName: record.config.Image })),
+  };
+}

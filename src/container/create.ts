@@ -1,0 +1,178 @@
+/** `POST /containers/create`: from a request to a durable record with its writable tree and volumes. */
+import fs from 'node:fs/promises';
+import path from 'node:path';
+import { invalid, notFound, notImplemented } from '../lib/errors.ts';
+import { type ContainerId, newId, shortId } from '../lib/ids.ts';
+import { nowNano, rfc3339Nano } from '../lib/time.ts';
+import { requestedPorts } from '../network/ports.ts';
+import type { Endpoint } from '../network/types.ts';
+import { openInRoot } from '../platform/files.ts';
+import type { Write } from '../store/types.ts';
+import type { CreateBody } from './api.ts';
+import { checkConfig, checkHostConfig, decodeConfig, decodeHostConfig, mergeConfig } from './decode.ts';
+import { type PlannedMount, planMounts } from './mounts.ts';
+import { checkName, inventName } from './names.ts';
+import { checkOptions } from './options.ts';
+import { type ContainerSet, containerEvent } from './set.ts';
+import type { ContainerRecord, HostConfig, MountPoint } from './types.ts';
+
+export async function createContainer(
+  set: ContainerSet,
+  name: string,
+  body: CreateBody,
+): Promise<{ readonly Id: ContainerId; readonly Warnings: readonly string[] }> {
+  const { parts } = set;
+  const wanted = name === '' ? '' : checkName(name);
+  const own = decodeConfig(body);
+  if (own.Image === '') throw invalid('no image specified');
+  const image = parts.images.resolve(own.Image);
+  const merged = mergeConfig(own, image.config);
+  checkConfig(merged);
+  const defaults = parts.defaults();
+  const hostConfig = decodeHostConfig(body.HostConfig ?? {}, defaults);
+  checkHostConfig(hostConfig, defaults);
+  const warnings = checkOptions(merged, hostConfig);
+  const planned = planMounts(merged, hostConfig);
+  const ports = requestedPorts(merged, hostConfig);
+  const networkMode = networkModeOf(set, hostConfig, merged.NetworkDisabled === true);
+  checkNetworkMode(networkMode, own.Hostname, ports.size > 0);
+  const endpoints = endpointsOf(networkMode, body);
+
+  const id = newId<ContainerId>();
+  const chosen = wanted === '' ? inventName((taken) => set.index.holderOf(taken) !== undefined) : wanted;
+  set.reserveName(chosen, id);
+  await using undo = new AsyncDisposableStack();
+  undo.defer(() => set.index.release(chosen, id));
+  undo.defer(() => parts.layers.removeWritable(id));
+  undo.defer(() => fs.rm(set.dirOf(id), { recursive: true, force: true }));
+  await Promise.all([
+    parts.layers.createWritable(id, image.chainId),
+    fs.mkdir(set.dirOf(id), { recursive: true, mode: 0o710 }),
+  ]);
+  const { mounts, writes } = await prepareMounts(set, id, planned);
+
+  const record: ContainerRecord = {
+    id,
+    name: chosen,
+    created: rfc3339Nano(nowNano()),
+    imageId: image.id,
+    config: { ...merged, Hostname: merged.Hostname || defaultHostname(networkMode, id) },
+    hostConfig,
+    endpoints,
+    sandbox: null,
+    mounts,
+    state: { is: 'created', error: '', exitCode: 0 },
+    restartCount: 0,
+    stoppedByUser: false,
+    cgroupPath: `/slipway/${id}`,
+    logDriver: hostConfig.LogConfig.Type,
+  };
+  await set.commit(record, [containerEvent(record, 'create')], writes);
+  undo.move();
+  return { Id: id, Warnings: warnings };
+}
+
+const defaultHostname = (networkMode: string, id: ContainerId) =>
+  networkMode === 'host' || networkMode.startsWith('container:') ? '' : shortId(id);
+
+/** `default` is the bridge; a network by id is its name. Throws for networks that are not there. */
+function networkModeOf(set: ContainerSet, host: HostConfig, disabled: boolean): string {
+  const mode = host.NetworkMode;
+  if (disabled) return 'none';
+  if (mode === 'default' || mode === 'bridge') return 'bridge';
+  if (mode.startsWith('container:')) {
+    const ref = mode.slice('container:'.length);
+    if (ref === '') throw invalid('invalid container format container:<name|id>');
+    return `container:${set.index.resolve(ref).id}`;
+  }
+  const network = set.parts.networks.get(mode);
+  if (network === undefined) throw notFound(`network ${mode} not found`);
+  if (network.driver === 'host') return 'host';
+  if (network.driver === 'null') return 'none';
+  if (network.name === 'bridge') return 'bridge';
+  throw notImplemented(`HostConfig.NetworkMode is not supported: ${mode} is a user-defined network`);
+}
+
+/** Options that contradict a shared network namespace, with dockerd's words. */
+function checkNetworkMode(mode: string, hostname: string, hasPorts: boolean): void {
+  if (!mode.startsWith('container:')) return;
+  if (hostname !== '') throw invalid('conflicting options: hostname and the network mode');
+  if (hasPorts) throw invalid('conflicting options: port publishing and the container type network mode');
+}
+
+function endpointsOf(mode: string, body: CreateBody): Readonly<Record<string, Endpoint>> {
+  if (mode.startsWith('container:')) return {};
+  const asked = body.NetworkingConfig?.EndpointsConfig ?? {};
+  const names = Object.keys(asked);
+  if (names.length > 1) {
+    throw invalid(`Container cannot be created with multiple network endpoints: ${names.join(', ')}`);
+  }
+  for (const [network, settings] of Object.entries(asked)) {
+    const ipam = settings?.IPAMConfig as { IPv4Address?: string; IPv6Address?: string } | null | undefined;
+    if (ipam?.IPv4Address || ipam?.IPv6Address) {
+      throw invalid('user specified IP address is supported on user defined networks only');
+    }
+    const aliases = settings?.Aliases as readonly string[] | null | undefined;
+    if (aliases?.length)
+      throw invalid('network-scoped alias is supported only for containers in user defined networks');
+    const links = settings?.Links as readonly string[] | null | undefined;
+    if (links?.length) throw notImplemented(`NetworkingConfig.EndpointsConfig.${network}.Links is not supported yet`);
+    if (settings?.MacAddress)
+      throw notImplemented(`NetworkingConfig.EndpointsConfig.${network}.MacAddress is not supported yet`);
+  }
+  return { [mode]: { networkName: mode, aliases: [], links: [], requested: {}, joined: null } };
+}
+
+/** Makes what the mounts need on the host: directories of binds, volumes with what the image has at their place. */
+async function prepareMounts(
+  set: ContainerSet,
+  id: ContainerId,
+  planned: readonly PlannedMount[],
+): Promise<{ readonly mounts: readonly MountPoint[]; readonly writes: readonly Write[] }> {
+  const { volumes } = set.parts;
+  const mounts: MountPoint[] = [];
+  const writes: Write[] = [];
+  const copies: { readonly destination: string; readonly path: string }[] = [];
+  for (const { copyUp, ...mount } of planned) {
+    if (mount.type === 'bind') await fs.mkdir(mount.source, { recursive: true }).catch(ignoreExisting);
+    if (mount.type !== 'volume') {
+      mounts.push(mount);
+      continue;
+    }
+    const volume = await volumes.prepare(mount.name);
+    if (volume.write) writes.push(volume.write);
+    if (copyUp) copies.push({ destination: mount.destination, path: volume.path });
+    mounts.push({ ...mount, name: volume.name, source: volume.path });
+  }
+  if (copies.length > 0) await copyUpAll(set, id, copies);
+  return { mounts, writes };
+}
+
+/** A bind's source may be a file or a socket. */
+function ignoreExisting(error: unknown): void {
+  if (!(error instanceof Error && 'code' in error && error.code === 'EEXIST')) {
+    throw invalid(`invalid mount config for type "bind": ${error instanceof Error ? error.message : String(error)}`);
+  }
+}
+
+async function copyUpAll(
+  set: ContainerSet,
+  id: ContainerId,
+  copies: readonly { readonly destination: string; readonly path: string }[],
+): Promise<void> {
+  const { layers, volumes } = set.parts;
+  const root = await layers.mountWritable(id);
+  try {
+    for (const { destination, path: target } of copies) {
+      const from = openInRoot(root, path.posix.relative('/', destination));
+      if (from === null) continue;
+      try {
+        await volumes.copyUp(from, target);
+      } finally {
+        from.close();
+      }
+    }
+  } finally {
+    await layers.unmountWritable(id);
+  }
+}

@@ -1,0 +1,232 @@
+/**
+ * Exec: more processes in a running container. Instances live in memory, as on dockerd: a daemon that starts anew knows
+ * none of those before it. At most `execsMax` are kept; ended ones are dropped after five minutes.
+ */
+import { conflict, internal, invalid, notFound, unavailable } from '../lib/errors.ts';
+import { type ContainerId, type ExecId, newId } from '../lib/ids.ts';
+import { frame } from '../lib/stdcopy.ts';
+import type { ExecProcess } from '../runtime/types.ts';
+import type { Attachment, ExecBody, Json } from './api.ts';
+import { mergeEnv } from './decode.ts';
+import { DetachScanner, parseDetachKeys } from './detach.ts';
+import { isRunning } from './life.ts';
+import { type ContainerSet, containerEvent } from './set.ts';
+import type { ContainerRecord } from './types.ts';
+
+const execsMax = 20_000;
+const keptMs = 5 * 60_000;
+
+interface Instance {
+  readonly id: ExecId;
+  readonly containerId: ContainerId;
+  readonly body: ExecBody;
+  readonly cmd: readonly string[];
+  readonly detachKeys: Uint8Array;
+  process: ExecProcess | null;
+  started: boolean;
+  exitCode: number | null;
+  size: readonly [number, number] | null;
+}
+
+export interface ExecStart {
+  readonly detach: boolean;
+  readonly tty: boolean;
+  readonly framed: boolean;
+  readonly consoleSize?: readonly [number, number] | undefined;
+}
+
+export class Execs {
+  readonly #set: ContainerSet;
+  readonly #instances = new Map<string, Instance>();
+
+  constructor(set: ContainerSet) {
+    this.#set = set;
+  }
+
+  async create(ref: string, body: ExecBody): Promise<{ readonly Id: ExecId }> {
+    const record = this.#running(ref);
+    const cmd = body.Cmd ?? [];
+    if (cmd.length === 0) throw invalid('No exec command specified');
+    if (this.#instances.size >= execsMax) throw unavailable(`too many exec instances (${execsMax})`);
+    const id = newId<ExecId>();
+    this.#instances.set(id, {
+      id,
+      containerId: record.id,
+      body,
+      cmd,
+      detachKeys: parseDetachKeys(body.DetachKeys ?? ''),
+      process: null,
+      started: false,
+      exitCode: null,
+      size: null,
+    });
+    await this.#announce(record, `exec_create: ${cmd.join(' ')}`, id);
+    return { Id: id };
+  }
+
+  /** Null when started detached. */
+  async start(id: string, options: ExecStart, signal: AbortSignal): Promise<Attachment | null> {
+    const instance = this.#find(id);
+    if (instance.exitCode !== null) throw conflict(`Error: Exec command ${id} has already run`);
+    if (instance.started) throw conflict(`Error: Exec command ${id} is already running`);
+    const record = this.#running(instance.containerId);
+    const { body } = instance;
+    instance.started = true;
+    const tty = body.Tty ?? false;
+    const size = options.consoleSize ?? instance.size ?? undefined;
+    try {
+      instance.process = await this.#set.parts.runtime.exec({
+        id: record.id,
+        cmd: instance.cmd,
+        env: mergeEnv(record.config.Env, body.Env ?? null) ?? [],
+        user: body.User || record.config.User,
+        workingDir: body.WorkingDir || record.config.WorkingDir || '/',
+        tty,
+        privileged: body.Privileged ?? false,
+        stdin: !options.detach && (body.AttachStdin ?? false),
+        detached: options.detach,
+        ...(size ? { consoleSize: size } : {}),
+      });
+    } catch (error) {
+      this.#ended(instance, 126);
+      throw error;
+    }
+    const { process } = instance;
+    const exited = process.exit.then((code) => this.#exit(record, instance, code));
+    void exited.catch(() => undefined);
+    await this.#announce(record, `exec_start: ${instance.cmd.join(' ')}`, instance.id);
+    if (options.detach) {
+      void drain(process.output[Symbol.asyncIterator]());
+      return null;
+    }
+    const detached = Promise.withResolvers<void>();
+    signal.addEventListener('abort', () => detached.resolve(), { once: true });
+    return {
+      tty,
+      output: this.#output(instance, process, exited, detached.promise, options.framed && !tty),
+      input:
+        process.input === null
+          ? null
+          : this.#input(process, tty ? new DetachScanner(instance.detachKeys) : null, () => detached.resolve()),
+    };
+  }
+
+  async inspect(id: string): Promise<Json> {
+    const instance = this.#find(id);
+    const [entrypoint = '', ...args] = instance.cmd;
+    const { body } = instance;
+    return {
+      ID: instance.id,
+      Running: instance.started && instance.exitCode === null,
+      ExitCode: instance.exitCode,
+      ProcessConfig: {
+        tty: body.Tty ?? false,
+        entrypoint,
+        arguments: args,
+        privileged: body.Privileged ?? false,
+        ...(body.User ? { user: body.User } : {}),
+      },
+      OpenStdin: body.AttachStdin ?? false,
+      OpenStderr: body.AttachStderr ?? false,
+      OpenStdout: body.AttachStdout ?? false,
+      CanRemove: instance.exitCode !== null,
+      ContainerID: instance.containerId,
+      DetachKeys: body.DetachKeys ?? '',
+      Pid: instance.process?.pid ?? 0,
+    };
+  }
+
+  /** A size given before the start is kept for it. */
+  async resize(id: string, rows: number, columns: number): Promise<void> {
+    const instance = this.#find(id);
+    if (instance.exitCode !== null) throw internal(`exec ${id} has ended`);
+    instance.size = [rows, columns];
+    instance.process?.resize(rows, columns);
+  }
+
+  idsOf(container: ContainerId): readonly ExecId[] {
+    return [...this.#instances.values()]
+      .filter((i) => i.containerId === container && i.started && i.exitCode === null)
+      .map((i) => i.id);
+  }
+
+  #running(ref: string): ContainerRecord {
+    const record = this.#set.index.resolve(ref);
+    if (!isRunning(record)) throw conflict(`Container ${record.id} is not running`);
+    if (record.state.paused) throw conflict(`Container ${ref} is paused, unpause the container before exec`);
+    return record;
+  }
+
+  #find(id: string): Instance {
+    const instance = this.#instances.get(id);
+    if (instance === undefined) throw notFound(`No such exec instance: ${id}`);
+    return instance;
+  }
+
+  async *#output(
+    instance: Instance,
+    process: ExecProcess,
+    exited: Promise<void>,
+    detached: Promise<void>,
+    framed: boolean,
+  ): AsyncGenerator<Uint8Array> {
+    const { AttachStdout: stdout = false, AttachStderr: stderr = false, Tty: tty = false } = instance.body;
+    const source = process.output[Symbol.asyncIterator]();
+    const left = detached.then(() => null);
+    let complete = false;
+    try {
+      for (;;) {
+        const next = await Promise.race([source.next(), left]);
+        if (next === null) return;
+        if (next.done) break;
+        const { stream, data } = next.value;
+        if (!(stream === 'stdout' ? stdout || tty : stderr)) continue;
+        yield framed ? frame(stream, data) : data;
+      }
+      complete = true;
+      // A client asks for the exit code as soon as the stream ends: it must be there.
+      await exited;
+    } finally {
+      // The process goes on without its client, and must not stall on a full pipe.
+      if (!complete) void drain(source);
+    }
+  }
+
+  #input(process: ExecProcess, scanner: DetachScanner | null, detach: () => void): Attachment['input'] {
+    const { input } = process;
+    if (input === null) return null;
+    return {
+      async write(data) {
+        const scanned = scanner ? scanner.scan(data) : { pass: data, detached: false };
+        if (scanned.pass.length > 0) await input.write(scanned.pass).catch(() => undefined);
+        if (scanned.detached) detach();
+      },
+      end: () => input.end(),
+    };
+  }
+
+  async #exit(record: ContainerRecord, instance: Instance, code: number): Promise<void> {
+    this.#ended(instance, code);
+    await this.#set.parts.store.commit(
+      [],
+      [containerEvent(record, 'exec_die', { execID: instance.id, exitCode: String(code) })],
+    );
+  }
+
+  #ended(instance: Instance, code: number): void {
+    instance.exitCode = code;
+    setTimeout(() => this.#instances.delete(instance.id), keptMs).unref();
+  }
+
+  async #announce(record: ContainerRecord, action: string, execId: ExecId): Promise<void> {
+    await this.#set.parts.store.commit([], [containerEvent(record, action, { execID: execId })]);
+  }
+}
+
+async function drain(source: AsyncIterator<unknown>): Promise<void> {
+  try {
+    while (!(await source.next()).done);
+  } catch {
+    // The process has gone with its pipes; its exit code is what counts.
+  }
+}

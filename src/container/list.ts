@@ -1,0 +1,180 @@
+/** `GET /containers/json` and prune: filters and rows. */
+import { EngineError, invalid } from '../lib/errors.ts';
+import type { ImageId } from '../lib/ids.ts';
+import { parseTime } from '../lib/time.ts';
+import type { Json, ListQuery } from './api.ts';
+import type { ContainerSet } from './set.ts';
+import type { ContainerRecord } from './types.ts';
+import { integerFilter, type Sizes, statusWord, summary } from './view.ts';
+
+type Filters = ReadonlyMap<string, readonly string[]>;
+type Test = (record: ContainerRecord) => boolean;
+
+const statusWords = ['created', 'restarting', 'running', 'removing', 'paused', 'exited', 'dead'];
+const healthWords = ['none', 'starting', 'healthy', 'unhealthy'];
+
+/** Rows newest first, as asked for. */
+export async function listContainers(set: ContainerSet, query: ListQuery): Promise<readonly Json[]> {
+  const test = compileFilters(set, query.filters);
+  const everyState =
+    query.all || query.limit > 0 || ['status', 'exited', 'before', 'since'].some((name) => query.filters.has(name));
+  let chosen = [...set.records.values()].filter(
+    (record) => (everyState || record.state.is === 'running' || record.state.is === 'restarting') && test(record),
+  );
+  chosen.sort((a, b) => (a.created < b.created ? 1 : -1));
+  if (query.limit > 0) chosen = chosen.slice(0, query.limit);
+  const now = Date.now();
+  const names = imageNames(set, chosen);
+  return Promise.all(
+    chosen.map(async (record) => summary(record, names(record), now, query.size ? await sizesOf(set, record) : null)),
+  );
+}
+
+/** The name given at create while it still points to the image, else the image's id. */
+function imageNames(set: ContainerSet, records: readonly ContainerRecord[]): (record: ContainerRecord) => string {
+  const current = new Map<string, ImageId | null>();
+  for (const { config } of records) {
+    if (current.has(config.Image)) continue;
+    current.set(config.Image, resolveQuietly(set, config.Image));
+  }
+  return (record) => (current.get(record.config.Image) === record.imageId ? record.config.Image : record.imageId);
+}
+
+function resolveQuietly(set: ContainerSet, reference: string): ImageId | null {
+  try {
+    return set.parts.images.resolve(reference).id;
+  } catch (error) {
+    if (error instanceof EngineError) return null;
+    throw error;
+  }
+}
+
+export async function sizesOf(set: ContainerSet, record: ContainerRecord): Promise<Sizes> {
+  const rw = await set.parts.layers.writableSize(record.id);
+  return { rw, root: rw + (set.parts.images.get(record.imageId)?.size ?? 0) };
+}
+
+/** One test for all filters; several values of a filter are alternatives, labels must all match. Throws `Invalid filter 'x'`. */
+function compileFilters(set: ContainerSet, filters: Filters): Test {
+  const tests: Test[] = [];
+  for (const [name, values] of filters) {
+    if (values.length === 0) continue;
+    const build = filterTests[name];
+    if (build === undefined) throw invalid(`Invalid filter '${name}'`);
+    tests.push(build(values, set));
+  }
+  return (record) => tests.every((test) => test(record));
+}
+
+const filterTests: Readonly<Record<string, (values: readonly string[], set: ContainerSet) => Test>> = {
+  id: (values) => (record) => values.some((value) => record.id.startsWith(value)),
+  name: (values) => {
+    const patterns = values.map((value) => compilePattern(value));
+    return (record) => patterns.some((pattern) => pattern.test(record.name) || pattern.test(`/${record.name}`));
+  },
+  label: (values) => (record) => values.every((value) => hasLabel(record.config.Labels ?? {}, value)),
+  status: (values) => {
+    for (const value of values) if (!statusWords.includes(value)) throw invalid(`invalid filter 'status=${value}'`);
+    return (record) =>
+      values.includes(statusWord(record.state)) || (values.includes('running') && record.state.is === 'running');
+  },
+  exited: (values) => {
+    const codes = values.map((value) => integerFilter('exited', value));
+    return (record) => record.state.is === 'exited' && codes.includes(record.state.exitCode);
+  },
+  ancestor: (values, set) => {
+    const images = new Set<ImageId>();
+    for (const value of values) {
+      const id = resolveQuietly(set, value);
+      if (id !== null) images.add(id);
+    }
+    return (record) => descendsFrom(set, record.imageId, images);
+  },
+  before: (values, set) => relative(values, set, (record, limit) => record.created < limit.created),
+  since: (values, set) => relative(values, set, (record, limit) => record.created > limit.created),
+  volume: (values) => (record) =>
+    values.some((value) =>
+      record.mounts.some((m) => m.name === value || m.destination === value || m.source === value),
+    ),
+  network: (values) => (record) =>
+    values.some((value) =>
+      Object.values(record.endpoints).some(
+        (e) =>
+          e.networkName === value ||
+          e.joined?.networkId === value ||
+          (value !== '' && e.joined?.networkId.startsWith(value)),
+      ),
+    ),
+  publish: (values) => (record) =>
+    values.some((value) =>
+      matchesPort(value, record.sandbox?.published.map((p) => `${p.hostPort}/${p.protocol}`) ?? []),
+    ),
+  expose: (values) => (record) =>
+    values.some((value) => matchesPort(value, Object.keys(record.config.ExposedPorts ?? {}))),
+  health: (values) => {
+    for (const value of values) if (!healthWords.includes(value)) throw invalid(`invalid filter 'health=${value}'`);
+    return () => values.includes('none');
+  },
+  'is-task': (values) => () => values.some((value) => value === 'false' || value === '0'),
+  isolation: () => () => true,
+};
+
+function relative(
+  values: readonly string[],
+  set: ContainerSet,
+  test: (record: ContainerRecord, limit: ContainerRecord) => boolean,
+): Test {
+  const limits = values.map((value) => set.index.resolve(value));
+  return (record) => limits.every((limit) => test(record, limit));
+}
+
+function descendsFrom(set: ContainerSet, image: ImageId, ancestors: ReadonlySet<ImageId>): boolean {
+  for (let at: ImageId | null = image, depth = 0; at !== null && depth < 1000; depth++) {
+    if (ancestors.has(at)) return true;
+    at = set.parts.images.get(at)?.parent ?? null;
+  }
+  return false;
+}
+
+/** A name filter is a regular expression; one that is none matches as text. */
+function compilePattern(value: string): RegExp {
+  try {
+    return new RegExp(value);
+  } catch {
+    return new RegExp(value.replace(/[.*+?^${}()|[\]\\]/g, '\\$&'));
+  }
+}
+
+/** `80`, `80/tcp` or `8000-8010/tcp` against a list of `port/protocol`. */
+function matchesPort(value: string, ports: readonly string[]): boolean {
+  const parts = /^(\d+)(?:-(\d+))?(?:\/(\w+))?$/.exec(value);
+  if (parts === null) throw invalid(`Invalid port: ${value}`);
+  const [, from = '', to = from, protocol = 'tcp'] = parts;
+  return ports.some((spec) => {
+    const [port, kind = 'tcp'] = spec.split('/');
+    return kind === protocol && Number(port) >= Number(from) && Number(port) <= Number(to);
+  });
+}
+
+/** `key` or `key=value`. */
+export function hasLabel(labels: Readonly<Record<string, string>>, wanted: string): boolean {
+  const at = wanted.indexOf('=');
+  return at < 0 ? wanted in labels : labels[wanted.slice(0, at)] === wanted.slice(at + 1);
+}
+
+const pruneFilters = ['label', 'label!', 'until'];
+
+/** Containers that prune may remove: none that runs or is about to, and only those the filters let through. */
+export function prunable(set: ContainerSet, filters: Filters): readonly ContainerRecord[] {
+  for (const name of filters.keys()) if (!pruneFilters.includes(name)) throw invalid(`Invalid filter '${name}'`);
+  const until = filters.get('until') ?? [];
+  if (until.length > 1) throw invalid('more than one until filter specified');
+  const before = until[0] === undefined ? null : parseTime(until[0]);
+  return [...set.records.values()].filter((record) => {
+    if (record.state.is !== 'created' && record.state.is !== 'exited') return false;
+    const labels = record.config.Labels ?? {};
+    if (!(filters.get('label') ?? []).every((wanted) => hasLabel(labels, wanted))) return false;
+    if ((filters.get('label!') ?? []).some((unwanted) => hasLabel(labels, unwanted))) return false;
+    return before === null || BigInt(Date.parse(record.created)) * 1_000_000n < before;
+  });
+}

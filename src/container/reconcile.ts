@@ -1,0 +1,94 @@
+/**
+ * Bringing records and kernel together when the daemon starts: what runs is adopted, what has ended is settled with
+ * the time and code its monitor left, what no record claims is swept. Costs nothing per stopped container.
+ */
+import fs from 'node:fs/promises';
+import path from 'node:path';
+import type { ContainerId } from '../lib/ids.ts';
+import { isRunning, type Life } from './life.ts';
+import { restartsWithDaemon } from './restart.ts';
+import type { ContainerSet } from './set.ts';
+import type { ContainerRecord } from './types.ts';
+
+/** How long a monitor whose process has gone may take to write the exit file. */
+const exitFilePatienceMs = 2000;
+
+export async function reconcile(set: ContainerSet, life: Life): Promise<void> {
+  const { runtime, networks, layers, log } = set.parts;
+  const alive: ContainerRecord[] = [];
+  const lost: ContainerRecord[] = [];
+  const resting: ContainerRecord[] = [];
+  for (const record of set.records.values()) {
+    if (!isRunning(record)) resting.push(record);
+    else if (runtime.readExit(record.id) === null && runtime.isAlive(record.state)) alive.push(record);
+    else lost.push(record);
+  }
+  await layers.reconcile(new Set([...set.records.values()].map((r) => r.id)), new Set(alive.map((r) => r.id)));
+  await networks.reconcile(
+    alive.flatMap((r) => (r.sandbox ? [{ ...r.sandbox, containerId: r.id, containerName: r.name }] : [])),
+  );
+  await set.parts.volumes.reconcile();
+  await Promise.all(
+    alive.map((record) =>
+      life
+        .adopt(record)
+        .catch((error: unknown) =>
+          log.error({ container: record.id, error }, 'a running container could not be taken over'),
+        ),
+    ),
+  );
+  await Promise.all(
+    lost.map(async (record) => {
+      await life.settleLost(record, await awaitExit(set, record)).catch((error: unknown) => {
+        log.error({ container: record.id, error }, 'a container that ended could not be settled');
+      });
+    }),
+  );
+  await sweep(set, new Set(alive.map((r) => r.id)));
+  runtime.onExit((notice) => {
+    life
+      .exited(notice)
+      .catch((error: unknown) => log.error({ container: notice.id, error }, 'settling a container failed'));
+  });
+  set.becomeReady();
+  for (const record of resting) restartWithDaemon(life, record);
+}
+
+async function awaitExit(set: ContainerSet, record: ContainerRecord) {
+  for (const until = Date.now() + exitFilePatienceMs; ; ) {
+    const notice = set.parts.runtime.readExit(record.id);
+    if (notice !== null || Date.now() > until) return notice;
+    const monitor = record.state.is === 'running' ? record.state.monitorPid : 0;
+    if (!(await exists(`/proc/${monitor}`))) return set.parts.runtime.readExit(record.id);
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+}
+
+const exists = (file: string) =>
+  fs.access(file).then(
+    () => true,
+    () => false,
+  );
+
+function restartWithDaemon(life: Life, record: ContainerRecord): void {
+  if (record.state.is === 'restarting') life.resumeRestart(record);
+  else if (restartsWithDaemon(record.hostConfig.RestartPolicy, record.state.is === 'exited', record.stoppedByUser)) {
+    void life.startAgain(record.id, 'daemon');
+  }
+}
+
+/** Run directories of processes nobody knows (a start that a crash cut short), and files of removed containers. */
+async function sweep(set: ContainerSet, alive: ReadonlySet<ContainerId>): Promise<void> {
+  const { runtime, dir, log } = set.parts;
+  for (const id of runtime.listRunDirectories()) {
+    const record = set.records.get(id);
+    if (alive.has(id) || (record && isRunning(record))) continue;
+    await runtime
+      .delete(id)
+      .catch((error: unknown) => log.error({ container: id, error }, 'sweeping a run directory failed'));
+  }
+  await fs.mkdir(dir, { recursive: true, mode: 0o711 });
+  for (const name of await fs.readdir(dir)) {
+    if (!set.records.get(name)) await fs.rm(path.join(dir, name), { recursive: true, force: true });
+  }
+}

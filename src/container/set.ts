@@ -1,0 +1,163 @@
+/** What all operations on containers share: the records, who waits for what, and one lane per container. */
+import path from 'node:path';
+import type { NewEvent } from '../event/types.ts';
+import type { ImageLookup } from '../image/types.ts';
+import type { LayerStore } from '../layer/types.ts';
+import { conflict } from '../lib/errors.ts';
+import type { ContainerId } from '../lib/ids.ts';
+import { Lanes } from '../lib/lanes.ts';
+import type { Log } from '../lib/log.ts';
+import type { ContainerLog, Logs } from '../log/types.ts';
+import type { Networks } from '../network/types.ts';
+import type { Runtime } from '../runtime/types.ts';
+import type { Collection, Store, Write } from '../store/types.ts';
+import type { Volumes } from '../volume/volumes.ts';
+import type { HostDefaults } from './decode.ts';
+import { logLimits } from './decode.ts';
+import { ContainerIndex } from './find.ts';
+import { Graves } from './graves.ts';
+import { LiveContainer } from './live.ts';
+import type { ContainerRecord } from './types.ts';
+
+/** What containers are made of; each part is handed in by the daemon. */
+export interface ContainerParts {
+  readonly store: Store;
+  readonly layers: LayerStore;
+  readonly images: ImageLookup;
+  readonly networks: Networks;
+  readonly runtime: Runtime;
+  readonly logs: Logs;
+  readonly volumes: Volumes;
+  readonly log: Log;
+  /** `<data-root>/container` */
+  readonly dir: string;
+  /** The daemon's configuration as far as it reaches into containers; changes with a reload. */
+  readonly defaults: () => ContainerDefaults;
+}
+
+export interface ContainerDefaults extends HostDefaults {
+  readonly dns: readonly string[];
+  readonly dnsOptions: readonly string[];
+  readonly dnsSearch: readonly string[];
+  readonly ulimits: Readonly<Record<string, { readonly Name: string; readonly Soft: number; readonly Hard: number }>>;
+}
+
+export class ContainerSet {
+  readonly parts: ContainerParts;
+  readonly records: Collection<ContainerRecord>;
+  readonly index: ContainerIndex;
+  readonly graves = new Graves();
+  readonly #lanes: Lanes;
+  readonly #live = new Map<ContainerId, LiveContainer>();
+  readonly #logs = new Map<ContainerId, ContainerLog>();
+  /** Resolves when records and kernel agree; commands wait for it, reads do not. */
+  readonly #reconciled = Promise.withResolvers<void>();
+
+  constructor(parts: ContainerParts) {
+    this.parts = parts;
+    this.records = parts.store.collection<ContainerRecord>({ kind: 'container', schema: 1 });
+    this.index = new ContainerIndex(this.records);
+    this.#lanes = new Lanes(parts.log);
+  }
+
+  /** Opens the gate for commands. */
+  becomeReady(): void {
+    this.#reconciled.resolve();
+  }
+
+  get ready(): Promise<void> {
+    return this.#reconciled.promise;
+  }
+
+  /** Work on one container, one at a time, in order of arrival. */
+  inLane<T>(id: ContainerId, work: () => Promise<T>): Promise<T> {
+    return this.#lanes.enter(id, work);
+  }
+
+  /** The record as it is now; inside a lane, after earlier work may have removed it. Throws `No such container`. */
+  current(id: ContainerId): ContainerRecord {
+    return this.index.resolve(id);
+  }
+
+  live(id: ContainerId): LiveContainer {
+    let live = this.#live.get(id);
+    if (live === undefined) {
+      live = new LiveContainer();
+      this.#live.set(id, live);
+    }
+    return live;
+  }
+
+  dirOf(id: ContainerId): string {
+    return path.join(this.parts.dir, id);
+  }
+
+  logPath(id: ContainerId): string {
+    return path.join(this.dirOf(id), `${id}.log`);
+  }
+
+  logOf(record: ContainerRecord): ContainerLog {
+    let log = this.#logs.get(record.id);
+    if (log === undefined) {
+      const limits = record.logDriver === 'none' ? hiddenLogLimits : logLimits(record.hostConfig.LogConfig.Config);
+      log = this.parts.logs.open(record.id, this.logPath(record.id), limits, () =>
+        this.parts.runtime.reopenLog(record.id),
+      );
+      this.#logs.set(record.id, log);
+    }
+    return log;
+  }
+
+  /** Makes the record and its events durable and visible together. */
+  async commit(
+    record: ContainerRecord,
+    events: readonly NewEvent[] = [],
+    more: readonly Write[] = [],
+  ): Promise<ContainerRecord> {
+    await this.parts.store.commit([this.records.put(record), ...more], events);
+    return record;
+  }
+
+  /** Forgets what memory holds of a container that has been removed. */
+  forget(record: ContainerRecord): void {
+    const live = this.#live.get(record.id);
+    live?.cancelRestart();
+    live?.unwatchLog?.();
+    this.#live.delete(record.id);
+    this.#logs.delete(record.id);
+    this.index.release(record.name, record.id);
+  }
+
+  /** Takes a name or throws dockerd's refusal (the full id of the holder is read by some clients). */
+  reserveName(name: string, id: ContainerId): void {
+    const holder = this.index.holderOf(name);
+    if (holder !== undefined) {
+      throw conflict(
+        `Conflict. The container name "/${name}" is already in use by container "${holder}". You have to remove (or rename) that container to be able to reuse that name.`,
+      );
+    }
+    this.index.reserve(name, id);
+  }
+
+  /** Containers that use a volume. */
+  usersOfVolume(name: string): readonly ContainerId[] {
+    return [...this.records.values()].filter((r) => r.mounts.some((m) => m.name === name)).map((r) => r.id);
+  }
+}
+
+/** Output of a container with log driver `none` passes through a small file that nobody is shown. */
+const hiddenLogLimits = { maxSize: 1024 * 1024, maxFiles: 2 } as const;
+
+/** An event of a container with the attributes all of them carry: image, name and labels. */
+export function containerEvent(
+  record: ContainerRecord,
+  action: string,
+  attributes: Readonly<Record<string, string>> = {},
+): NewEvent {
+  return {
+    type: 'container',
+    action,
+    id: record.id,
+    attributes: { ...record.config.Labels, image: record.config.Image, name: record.name, ...attributes },
+  };
+}

@@ -1,0 +1,112 @@
+/** Attach and logs: readers of the log file, and a way in for what a client types. */
+import { conflict, invalid, notImplemented } from '../lib/errors.ts';
+import type { LogQuery } from '../log/types.ts';
+import type { Attachment, AttachQuery, LogsQuery } from './api.ts';
+import { DetachScanner, parseDetachKeys } from './detach.ts';
+import type { LiveContainer } from './live.ts';
+import { type ContainerSet, containerEvent } from './set.ts';
+import type { ContainerRecord } from './types.ts';
+
+export async function readLogs(
+  set: ContainerSet,
+  ref: string,
+  query: LogsQuery,
+  signal: AbortSignal,
+): Promise<AsyncIterable<Uint8Array>> {
+  const record = set.index.resolve(ref);
+  if (!query.stdout && !query.stderr) throw invalid('Bad parameters: you must choose at least one stream');
+  if (record.logDriver === 'none') throw notImplemented('configured logging driver does not support reading');
+  const tty = record.config.Tty;
+  // One that has not begun is worth following; one that has ended prints nothing more.
+  const follow = query.follow && record.state.is !== 'exited';
+  const asked: LogQuery = { ...query, follow, tty, framed: query.framed && !tty };
+  return set.logOf(record).read(asked, set.live(record.id).ended.promise, signal);
+}
+
+export async function attach(
+  set: ContainerSet,
+  ref: string,
+  query: AttachQuery,
+  signal: AbortSignal,
+): Promise<Attachment> {
+  const record = set.index.resolve(ref);
+  if (record.state.is === 'running' && record.state.paused) {
+    throw conflict(`container ${ref} is paused, unpause the container before attach`);
+  }
+  if (record.state.is === 'restarting') {
+    throw conflict(`Container ${ref} is restarting, wait until the container is running`);
+  }
+  const keys = parseDetachKeys(query.detachKeys);
+  const live = set.live(record.id);
+  const tty = record.config.Tty;
+  const ended = live.ended.promise;
+  const gone = new AbortController();
+  const over = AbortSignal.any([signal, gone.signal]);
+  const log = set.logOf(record);
+  const asked: LogQuery = {
+    stdout: query.stdout,
+    stderr: query.stderr,
+    timestamps: false,
+    follow: query.stream,
+    framed: query.framed && !tty,
+    tty,
+  };
+  const wantsOutput = query.stdout || query.stderr;
+
+  let source: AsyncIterable<Uint8Array>;
+  if (wantsOutput && query.logs) source = log.read(asked, ended, over);
+  else if (wantsOutput && query.stream) source = log.readFrom(await log.position(), asked, ended, over);
+  else source = silence(query.stream ? ended : Promise.resolve(), over);
+  live.attached++;
+  await set.parts.store.commit([], [containerEvent(record, 'attach')]);
+
+  const takesInput = query.stdin && query.stream && record.config.OpenStdin;
+  const detach = () => {
+    gone.abort();
+    void set.parts.store.commit([], [containerEvent(record, 'detach')]).catch(() => undefined);
+  };
+  return {
+    tty,
+    output: countAttached(source, live),
+    input: takesInput ? inputOf(record, live, new DetachScanner(keys), detach) : null,
+  };
+}
+
+function inputOf(
+  record: ContainerRecord,
+  live: LiveContainer,
+  scanner: DetachScanner,
+  detach: () => void,
+): NonNullable<Attachment['input']> {
+  const { Tty: tty, StdinOnce: once } = record.config;
+  let detached = false;
+  return {
+    async write(data) {
+      if (detached) return;
+      // Only a terminal's client can mean the keys: a program's bytes pass as they are.
+      const scanned = tty ? scanner.scan(data) : { pass: data, detached: false };
+      if (scanned.pass.length > 0) await live.stdin.write(scanned.pass);
+      if (scanned.detached) {
+        detached = true;
+        detach();
+      }
+    },
+    end() {
+      if (once && !tty && !detached) void live.stdin.end();
+    },
+  };
+}
+
+async function* countAttached(source: AsyncIterable<Uint8Array>, live: LiveContainer): AsyncGenerator<Uint8Array> {
+  try {
+    yield* source;
+  } finally {
+    live.attached--;
+  }
+}
+
+/** An output side that shows nothing and ends with the run. */
+async function* silence(ended: Promise<unknown>, over: AbortSignal): AsyncGenerator<Uint8Array> {
+  await Promise.race([ended, new Promise((resolve) => over.addEventListener('abort', resolve, { once: true }))]);
+  yield* [];
+}
