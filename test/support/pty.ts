@@ -20,7 +20,7 @@ export function openTerminal(
   options: { rows?: number; columns?: number; env?: Readonly<Record<string, string>> } = {},
 ): Terminal {
   const size = [String(options.rows ?? 24), String(options.columns ?? 80)];
-  const child = spawn('/usr/bin/python3', [path.join(import.meta.dirname, 'pty.py'), ...size, ...argv], {
+  const child = spawn('/usr/bin/python3', [path.join(import.meta.dirname, 'terminal.py'), ...size, ...argv], {
     stdio: ['pipe', 'pipe', 'inherit', 'pipe'],
     env: { ...process.env, TERM: 'xterm', ...options.env },
   });
