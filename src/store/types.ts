@@ -8,7 +8,10 @@ export interface RecordBase {
   readonly id: string;
 }
 
-/** How records of one kind are read back. `upgrade` gets a parsed body of an older `schema` number. */
+/**
+ * How records of one kind are read back. `upgrade` gets a parsed body of an older `schema` number; without it such
+ * records count as damaged.
+ */
 export interface RecordKind<T extends RecordBase> {
   readonly kind: string;
   readonly schema: number;
@@ -31,6 +34,7 @@ export interface Collection<T extends RecordBase> {
 }
 
 export interface Store {
+  /** Asked for once per kind. Throws when its records were written by a newer version of the engine. */
   collection<T extends RecordBase>(kind: RecordKind<T>): Collection<T>;
   /**
    * Resolves when all of it is on disk and visible to readers; commits become visible in the order of the calls.
@@ -39,8 +43,13 @@ export interface Store {
   commit(writes: readonly Write[], events?: readonly NewEvent[]): Promise<void>;
   /** Records that could not be read at start: set aside, reported, never deleted. */
   readonly damaged: readonly { readonly kind: string; readonly id: string; readonly reason: string }[];
-  /** Committed events after `afterSeq` in order, at most `limit`. */
-  readEvents(afterSeq: number, limit: number): Promise<readonly EngineEvent[]>;
+  /** Position of the newest committed event; 0 before the first. */
+  readonly lastSeq: number;
+  /**
+   * Committed events after `afterSeq` in order, at most `limit`. With `sinceNano` it may skip those before the first
+   * that is not older; later ones can still be older, since an event may carry a time of its own.
+   */
+  readEvents(afterSeq: number, limit: number, sinceNano?: bigint): Promise<readonly EngineEvent[]>;
   /** Calls back after each commit that carried events. Returns the function that ends it. */
   onEvents(listener: (events: readonly EngineEvent[]) => void): () => void;
   close(): Promise<void>;
