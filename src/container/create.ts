@@ -1,10 +1,9 @@
 /** `POST /containers/create`: from a request to a durable record with its writable tree and volumes. */
 import fs from 'node:fs/promises';
-import path from 'node:path';
 import { invalid, notFound, notImplemented } from '../lib/errors.ts';
 import { type ContainerId, newId, shortId } from '../lib/ids.ts';
 import { nowNano, rfc3339Nano } from '../lib/time.ts';
-import { requestedPorts } from '../network/ports.ts';
+import { portsToPublish } from '../network/ports.ts';
 import type { Endpoint } from '../network/types.ts';
 import { openInRoot } from '../platform/files.ts';
 import type { Write } from '../store/types.ts';
@@ -12,6 +11,7 @@ import type { CreateBody } from './api.ts';
 import { checkConfig, checkHostConfig, decodeConfig, decodeHostConfig, mergeConfig } from './decode.ts';
 import { type PlannedMount, planMounts } from './mounts.ts';
 import { checkName, inventName } from './names.ts';
+import { portOptions } from './networking.ts';
 import { checkOptions } from './options.ts';
 import { type ContainerSet, containerEvent } from './set.ts';
 import type { ContainerRecord, HostConfig, MountPoint } from './types.ts';
@@ -33,7 +33,7 @@ export async function createContainer(
   checkHostConfig(hostConfig, defaults);
   const warnings = checkOptions(merged, hostConfig);
   const planned = planMounts(merged, hostConfig);
-  const ports = requestedPorts(merged, hostConfig);
+  const ports = portsToPublish(portOptions(merged, hostConfig));
   const networkMode = networkModeOf(set, hostConfig, merged.NetworkDisabled === true);
   checkNetworkMode(networkMode, own.Hostname, ports.size > 0);
   const endpoints = endpointsOf(networkMode, body);
@@ -164,7 +164,7 @@ async function copyUpAll(
   const root = await layers.mountWritable(id);
   try {
     for (const { destination, path: target } of copies) {
-      const from = openInRoot(root, path.posix.relative('/', destination));
+      const from = openInRoot(root, destination);
       if (from === null) continue;
       try {
         await volumes.copyUp(from, target);

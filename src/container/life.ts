@@ -9,11 +9,11 @@ import type { NewEvent } from '../event/types.ts';
 import { conflict, EngineError, internal, messageOf, unchanged } from '../lib/errors.ts';
 import type { ContainerId } from '../lib/ids.ts';
 import { nowNano, rfc3339Nano } from '../lib/time.ts';
-import { requestedPorts } from '../network/ports.ts';
+import { portsToPublish } from '../network/ports.ts';
 import type { Sandbox } from '../network/types.ts';
 import type { ExitNotice, Launched } from '../runtime/types.ts';
 import type { LiveContainer } from './live.ts';
-import { writeNetworkFiles } from './network-files.ts';
+import { portOptions, writeNetworkFiles } from './networking.ts';
 import { nextDelayMs, restartsAfterExit } from './restart.ts';
 import { type ContainerSet, containerEvent } from './set.ts';
 import { parseSignal } from './signals.ts';
@@ -338,7 +338,7 @@ export class Life {
       containerName: record.name,
       mode: mode === 'none' ? 'none' : 'bridge',
       endpoint: record.endpoints[mode] ?? null,
-      ports: requestedPorts(record.config, record.hostConfig),
+      ports: portsToPublish(portOptions(record.config, record.hostConfig)),
     });
     undo.defer(() => networks.leave(record.id, sandbox));
     return { sandbox, namespacePath: sandbox.namespacePath, sharedWith: null };
