@@ -109,10 +109,14 @@ describe('store', () => {
   });
 
   it('rejects and shows nothing when the disk is full, and goes on when it no longer is', async (t) => {
-    const dir = scratch(t);
+    const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'slipway-store-'));
     mount('tmpfs', dir, 'tmpfs', 0, 'size=512k');
-    t.after(() => unmount(dir));
-    const store = await opened(t, dir);
+    const store = await openStore({ dir, log: silentLog });
+    t.after(async () => {
+      await store.close();
+      unmount(dir);
+      fs.rmdirSync(dir);
+    });
     const collection = store.collection<Thing>(things);
     await store.commit([collection.put({ id: 'a', count: 1 })]);
     fs.writeFileSync(path.join(dir, 'filler'), '');
