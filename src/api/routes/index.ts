@@ -1,0 +1,17 @@
+/** Every route of the API. */
+import type { Route } from '../server/route.ts';
+import { containerRoutes } from './containers.ts';
+import { execRoutes } from './exec.ts';
+import { imageRoutes } from './images.ts';
+import { networkRoutes } from './networks.ts';
+import { systemRoutes } from './system.ts';
+import { unsupportedRoutes } from './unsupported.ts';
+
+export const routes: readonly Route[] = [
+  ...systemRoutes,
+  ...containerRoutes,
+  ...execRoutes,
+  ...imageRoutes,
+  ...networkRoutes,
+  ...unsupportedRoutes,
+];

@@ -1,0 +1,187 @@
+/** What bodies may hold. Wrong types are refused by name; values are checked by the part that knows them. */
+import Type, { type Static, type TProperties, type TSchema } from 'typebox';
+import { decoder } from '../server/decode.ts';
+
+/** Everything is optional: JSON decoders of Docker take what is there. */
+const object = <P extends TProperties>(properties: P) => Type.Partial(Type.Object(properties));
+const list = <T extends TSchema>(of: T) => Type.Array(of);
+const map = <T extends TSchema>(to: T) => Type.Record(Type.String(), to);
+const orNull = <T extends TSchema>(schema: T) => Type.Union([schema, Type.Null()]);
+
+const text = Type.String();
+const whole = Type.Integer();
+const bool = Type.Boolean();
+const texts = list(text);
+const set = map(orNull(Type.Object({})));
+const throttle = list(object({ Path: text, Rate: whole }));
+/** A command in words; one string is one word. */
+const words = Type.Union([texts, text]);
+
+const config = {
+  Hostname: text,
+  Domainname: text,
+  User: text,
+  AttachStdin: bool,
+  AttachStdout: bool,
+  AttachStderr: bool,
+  ExposedPorts: set,
+  Tty: bool,
+  OpenStdin: bool,
+  StdinOnce: bool,
+  Env: texts,
+  Cmd: words,
+  Healthcheck: object({ Test: texts, Interval: whole, Timeout: whole, Retries: whole }),
+  ArgsEscaped: bool,
+  Image: text,
+  Volumes: set,
+  WorkingDir: text,
+  Entrypoint: words,
+  NetworkDisabled: bool,
+  MacAddress: text,
+  OnBuild: texts,
+  Labels: map(text),
+  StopSignal: text,
+  StopTimeout: whole,
+  Shell: words,
+};
+
+const hostConfig = object({
+  Binds: texts,
+  ContainerIDFile: text,
+  LogConfig: object({ Type: text, Config: map(text) }),
+  NetworkMode: text,
+  PortBindings: map(orNull(list(object({ HostIp: text, HostPort: text })))),
+  RestartPolicy: object({ Name: text, MaximumRetryCount: whole }),
+  AutoRemove: bool,
+  VolumeDriver: text,
+  VolumesFrom: texts,
+  CapAdd: words,
+  CapDrop: words,
+  Dns: texts,
+  DnsOptions: texts,
+  DnsSearch: texts,
+  ExtraHosts: texts,
+  GroupAdd: texts,
+  IpcMode: text,
+  Cgroup: text,
+  Links: texts,
+  OomScoreAdj: whole,
+  PidMode: text,
+  Privileged: bool,
+  PublishAllPorts: bool,
+  ReadonlyRootfs: bool,
+  SecurityOpt: texts,
+  StorageOpt: map(text),
+  Tmpfs: map(text),
+  UTSMode: text,
+  UsernsMode: text,
+  ShmSize: whole,
+  Sysctls: map(text),
+  Runtime: text,
+  ConsoleSize: list(whole),
+  Isolation: text,
+  Mounts: list(
+    object({
+      Type: text,
+      Source: text,
+      Target: text,
+      ReadOnly: bool,
+      BindOptions: object({ Propagation: text }),
+      VolumeOptions: object({
+        NoCopy: bool,
+        Labels: map(text),
+        DriverConfig: object({ Name: text, Options: map(text) }),
+      }),
+      TmpfsOptions: object({ SizeBytes: whole, Mode: whole }),
+    }),
+  ),
+  Init: bool,
+  CpuShares: whole,
+  Memory: whole,
+  NanoCpus: whole,
+  CgroupParent: text,
+  BlkioWeight: whole,
+  BlkioWeightDevice: list(object({ Path: text, Weight: whole })),
+  BlkioDeviceReadBps: throttle,
+  BlkioDeviceWriteBps: throttle,
+  BlkioDeviceReadIOps: throttle,
+  BlkioDeviceWriteIOps: throttle,
+  CpuPeriod: whole,
+  CpuQuota: whole,
+  CpuRealtimePeriod: whole,
+  CpuRealtimeRuntime: whole,
+  CpusetCpus: text,
+  CpusetMems: text,
+  Devices: list(object({ PathOnHost: text, PathInContainer: text, CgroupPermissions: text })),
+  DeviceCgroupRules: texts,
+  DiskQuota: whole,
+  KernelMemory: whole,
+  MemoryReservation: whole,
+  MemorySwap: whole,
+  MemorySwappiness: whole,
+  OomKillDisable: bool,
+  PidsLimit: whole,
+  Ulimits: list(object({ Name: text, Soft: whole, Hard: whole })),
+  CpuCount: whole,
+  CpuPercent: whole,
+  IOMaximumIOps: whole,
+  IOMaximumBandwidth: whole,
+});
+
+const create = object({
+  ...config,
+  HostConfig: hostConfig,
+  NetworkingConfig: object({ EndpointsConfig: map(orNull(Type.Object({}))) }),
+});
+
+const exec = object({
+  AttachStdin: bool,
+  AttachStdout: bool,
+  AttachStderr: bool,
+  DetachKeys: text,
+  Tty: bool,
+  Cmd: words,
+  Env: texts,
+  Privileged: bool,
+  User: text,
+  WorkingDir: text,
+});
+
+const credentials = object({
+  username: text,
+  password: text,
+  serveraddress: text,
+  identitytoken: text,
+  registrytoken: text,
+});
+
+export type CreateRequest = Static<typeof create>;
+
+const wordLists = ['Cmd', 'Entrypoint', 'Shell', 'CapAdd', 'CapDrop'];
+
+/** One string where a list of words belongs is a list of one. */
+function listWords<T extends object>(body: T): T {
+  const found = body as Record<string, unknown>;
+  for (const name of wordLists) if (typeof found[name] === 'string') found[name] = [found[name]];
+  return body;
+}
+
+const decodeCreate = decoder(create);
+const decodeExec = decoder(exec);
+const decodeExecStart = decoder(object({ Detach: bool, Tty: bool }));
+const decodeCredentials = decoder(credentials);
+
+/** No body, and `null`, are an object without properties. */
+const given = (value: unknown) => value ?? {};
+
+export const createRequest = (value: unknown): CreateRequest => {
+  const body = listWords(decodeCreate(given(value)));
+  if (body.HostConfig !== undefined) listWords(body.HostConfig);
+  return body;
+};
+export const execRequest = (value: unknown) => listWords(decodeExec(given(value)));
+export const execStartRequest = (value: unknown) => decodeExecStart(given(value));
+export const credentialsRequest = (value: unknown): Static<typeof credentials> => decodeCredentials(given(value));
+
+/** Nothing of `Config` is there: the client forgot the body, or wrapped it in something. */
+export const isEmptyConfig = (body: CreateRequest): boolean => !Object.keys(body).some((name) => name in config);
