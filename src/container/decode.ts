@@ -1,6 +1,7 @@
 /** From the body of `POST /containers/create` and the image's config to the frozen parts of a record. */
 import type { RunConfig } from '../image/types.ts';
 import { invalid } from '../lib/errors.ts';
+import { parseFileSize } from '../lib/size.ts';
 import type { CreateBody } from './api.ts';
 import { parseSignal } from './signals.ts';
 import type { HostConfig } from './types.ts';
@@ -268,19 +269,8 @@ export function logLimits(options: Readonly<Record<string, string>>): {
 } {
   const size = options['max-size'];
   const files = options['max-file'];
-  const maxSize = size === undefined ? 20_000_000 : parseSize(size);
+  const maxSize = size === undefined ? 20_000_000 : size === '-1' ? 0 : parseFileSize(size);
   const maxFiles = files === undefined ? (size === undefined ? 5 : 1) : Number(files);
   if (!Number.isInteger(maxFiles) || maxFiles < 1) throw invalid(`max-file cannot be less than 1: ${files}`);
   return { maxSize, maxFiles };
-}
-
-const unitBytes: Readonly<Record<string, number>> = { '': 1, b: 1, k: 1024, m: 1024 ** 2, g: 1024 ** 3, t: 1024 ** 4 };
-
-function parseSize(text: string): number {
-  if (text === '-1') return 0;
-  const parts = /^(\d+(?:\.\d+)?) ?([bkmgt]?)(?:i?b)?$/i.exec(text);
-  const unit = unitBytes[(parts?.[2] ?? '').toLowerCase()];
-  const bytes = parts === null || unit === undefined ? Number.NaN : Math.trunc(Number(parts[1]) * unit);
-  if (!(bytes > 0)) throw invalid(`invalid value for max-size: ${text}`);
-  return bytes;
 }

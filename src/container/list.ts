@@ -1,5 +1,6 @@
 /** `GET /containers/json` and prune: filters and rows. */
 import { EngineError, invalid } from '../lib/errors.ts';
+import { type Filters, matchesLabels } from '../lib/filters.ts';
 import type { ImageId } from '../lib/ids.ts';
 import { parseTime } from '../lib/time.ts';
 import type { Json, ListQuery } from './api.ts';
@@ -7,7 +8,6 @@ import type { ContainerSet } from './set.ts';
 import type { ContainerRecord } from './types.ts';
 import { integerFilter, type Sizes, statusWord, summary } from './view.ts';
 
-type Filters = ReadonlyMap<string, readonly string[]>;
 type Test = (record: ContainerRecord) => boolean;
 
 const statusWords = ['created', 'restarting', 'running', 'removing', 'paused', 'exited', 'dead'];
@@ -72,7 +72,7 @@ const filterTests: Readonly<Record<string, (values: readonly string[], set: Cont
     const patterns = values.map((value) => compilePattern(value));
     return (record) => patterns.some((pattern) => pattern.test(record.name) || pattern.test(`/${record.name}`));
   },
-  label: (values) => (record) => values.every((value) => hasLabel(record.config.Labels ?? {}, value)),
+  label: (values) => (record) => matchesLabels(new Map([['label', values]]), record.config.Labels),
   status: (values) => {
     for (const value of values) if (!statusWords.includes(value)) throw invalid(`invalid filter 'status=${value}'`);
     return (record) =>
@@ -156,12 +156,6 @@ function matchesPort(value: string, ports: readonly string[]): boolean {
   });
 }
 
-/** `key` or `key=value`. */
-export function hasLabel(labels: Readonly<Record<string, string>>, wanted: string): boolean {
-  const at = wanted.indexOf('=');
-  return at < 0 ? wanted in labels : labels[wanted.slice(0, at)] === wanted.slice(at + 1);
-}
-
 const pruneFilters = ['label', 'label!', 'until'];
 
 /** Containers that prune may remove: none that runs or is about to, and only those the filters let through. */
@@ -172,9 +166,13 @@ export function prunable(set: ContainerSet, filters: Filters): readonly Containe
   const before = until[0] === undefined ? null : parseTime(until[0]);
   return [...set.records.values()].filter((record) => {
     if (record.state.is !== 'created' && record.state.is !== 'exited') return false;
-    const labels = record.config.Labels ?? {};
-    if (!(filters.get('label') ?? []).every((wanted) => hasLabel(labels, wanted))) return false;
-    if ((filters.get('label!') ?? []).some((unwanted) => hasLabel(labels, unwanted))) return false;
+    if (!matchesLabels(filters, record.config.Labels)) return false;
+    if (
+      (filters.get('label!') ?? []).some((unwanted) =>
+        matchesLabels(new Map([['label', [unwanted]]]), record.config.Labels),
+      )
+    )
+      return false;
     return before === null || BigInt(Date.parse(record.created)) * 1_000_000n < before;
   });
 }

@@ -130,9 +130,9 @@ describe('HostConfig', () => {
   });
   it('limits logs unless told otherwise', () => {
     assert.deepEqual(logLimits({}), { maxSize: 20_000_000, maxFiles: 5 });
-    assert.deepEqual(logLimits({ 'max-size': '10k', 'max-file': '3' }), { maxSize: 10_240, maxFiles: 3 });
+    assert.deepEqual(logLimits({ 'max-size': '10k', 'max-file': '3' }), { maxSize: 10_000, maxFiles: 3 });
     assert.deepEqual(logLimits({ 'max-size': '-1' }), { maxSize: 0, maxFiles: 1 });
-    refuses(() => logLimits({ 'max-size': 'plenty' }), /invalid value for max-size/);
+    refuses(() => logLimits({ 'max-size': 'plenty' }), /invalid size: 'plenty'/);
     refuses(() => logLimits({ 'max-file': '0' }), /max-file cannot be less than 1/);
   });
 });

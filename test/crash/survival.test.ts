@@ -71,11 +71,6 @@ test('containers outlive a daemon that is killed at any moment', { timeout: 300_
 
     const known = new Set((await engine.call('GET', '/containers/json?all=1')).map((row: { Id: string }) => row.Id));
     for (const id of promised) assert.ok(known.has(id), `the acknowledged container ${id} is still known`);
-    for (const id of acknowledged)
-      assert.ok(
-        running.some((row: { Id: string }) => row.Id === id) || random(1) === 0,
-        `created container ${id} is known`,
-      );
     assert.equal(await pidOf(ticker), tickerPid);
     assert.equal(await pidOf(web), webPid);
 

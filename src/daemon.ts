@@ -1,0 +1,143 @@
+/** Joins the parts, starts and stops them, nothing else. */
+import { randomUUID } from 'node:crypto';
+import fs from 'node:fs';
+import path from 'node:path';
+import { createApiServer } from './api/server/server.ts';
+import type { Config } from './config/types.ts';
+import { createContainers } from './container/containers.ts';
+import { createEventJournal } from './event/journal.ts';
+import { createImages } from './image/images.ts';
+import { createPull } from './image/pull.ts';
+import { createPush } from './image/push.ts';
+import { createLayerStore } from './layer/store.ts';
+import { messageOf } from './lib/errors.ts';
+import type { Log } from './lib/log.ts';
+import { nowNano, rfc3339Nano } from './lib/time.ts';
+import { createLogs } from './log/logs.ts';
+import { createNetworks } from './network/networks.ts';
+import { Downloads } from './registry/download.ts';
+import { Hasher } from './registry/hasher.ts';
+import { Registries } from './registry/registries.ts';
+import { Slots } from './registry/waiting.ts';
+import { createRuntime } from './runtime/runtime.ts';
+import { openStore } from './store/store.ts';
+import { createSystem } from './system/system.ts';
+import { Volumes } from './volume/volumes.ts';
+
+export interface Daemon {
+  /** Resolves when every host accepts connections; reconciliation goes on behind. */
+  start(): Promise<void>;
+  /** Swaps the configuration; parts read it anew at their next use. */
+  reload(config: Config): void;
+  /** Leaves containers running. */
+  stop(): Promise<void>;
+}
+
+/** Time that requests under way get when the daemon ends. */
+const closeGraceMs = 500;
+const loginPatienceMs = 30_000;
+
+export async function createDaemon(initial: Config, log: Log): Promise<Daemon> {
+  let config = initial;
+  const { dataRoot, execRoot } = initial;
+  fs.mkdirSync(dataRoot, { recursive: true, mode: 0o710 });
+  fs.mkdirSync(execRoot, { recursive: true, mode: 0o711 });
+
+  const store = await openStore({ dir: dataRoot, log });
+  for (const { kind, id, reason } of store.damaged)
+    log.error({ kind, id }, `a record could not be read and was set aside: ${reason}`);
+  const events = createEventJournal(store);
+  const layers = await createLayerStore({ dir: path.join(dataRoot, 'layer'), store, log });
+  const runtime = createRuntime({ execRoot, runtimes: config.runtimes, defaultRuntime: config.defaultRuntime, log });
+  const networks = createNetworks({ config, store, log });
+  const logs = createLogs({ log });
+  const volumes = new Volumes({ dir: path.join(dataRoot, 'volume'), store, now: () => rfc3339Nano(nowNano()) });
+
+  const registries = new Registries({ settings: () => config });
+  const hasher = new Hasher();
+  const downloads = new Downloads({
+    slots: new Slots(() => config.maxConcurrentDownloads),
+    hasher,
+    backOffMs: registries.backOffMs,
+  });
+  const images = await createImages({
+    dir: path.join(dataRoot, 'image'),
+    store,
+    layers,
+    log,
+    containersUsing: (id) => containers.usersOf(id),
+    pull: createPull({ registries, downloads, log }),
+    push: createPush({ registries, hasher, slots: new Slots(() => config.maxConcurrentUploads) }),
+  });
+  const containers = createContainers({
+    store,
+    layers,
+    images,
+    networks,
+    runtime,
+    logs,
+    volumes,
+    log,
+    dir: path.join(dataRoot, 'container'),
+    defaults: () => ({
+      logDriver: config.logDriver,
+      logOpts: config.logOpts,
+      runtime: runtime.describe().name,
+      runtimes: Object.keys(runtime.describe().available),
+      dns: config.dns,
+      dnsOptions: config.dnsOptions,
+      dnsSearch: config.dnsSearch,
+      ulimits: config.defaultUlimits,
+    }),
+  });
+  const system = createSystem({
+    config: () => config,
+    containers,
+    images,
+    runtime,
+    login: async (credentials) => ({ ...(await registries.login(credentials, AbortSignal.timeout(loginPatienceMs))) }),
+    warnings: () =>
+      store.damaged.map(({ kind, id }) => `the record of ${kind} ${id} could not be read and was set aside`),
+    eventListeners: () => 0,
+    engineId: engineIdIn(dataRoot),
+  });
+  const api = createApiServer({ backend: { containers, images, events, networks, system }, config, log });
+
+  return {
+    async start() {
+      await api.listen();
+      void bringTogether().catch((error: unknown) => {
+        log.error({ error }, `the engine cannot work: ${messageOf(error)}`);
+      });
+    },
+    reload(next) {
+      config = next;
+    },
+    async stop() {
+      await api.close(closeGraceMs);
+      logs.close();
+      await networks.close();
+      await store.close();
+    },
+  };
+
+  async function bringTogether(): Promise<void> {
+    const began = performance.now();
+    await runtime.prepare();
+    await containers.reconcile();
+    const { running, paused, stopped } = containers.counts();
+    log.info({ running, paused, stopped, ms: Math.round(performance.now() - began) }, 'records and kernel agree');
+  }
+}
+
+/** Made at the first start of a data root. */
+function engineIdIn(dataRoot: string): string {
+  const file = path.join(dataRoot, 'engine-id');
+  try {
+    return fs.readFileSync(file, 'utf8').trim();
+  } catch {
+    const id = randomUUID();
+    fs.writeFileSync(file, `${id}\n`, { mode: 0o600 });
+    return id;
+  }
+}
