@@ -1,0 +1,209 @@
+/**
+ * Who holds which port of the host. Known from the live sandboxes alone, and enforced by a socket on each port
+ * (`relay.ts`), so that also other programs and we can't take the same one.
+ */
+import fs from 'node:fs';
+import { type EngineError, internal, invalid, messageOf } from '../lib/errors.ts';
+import type { Log } from '../lib/log.ts';
+import { isErrno } from '../platform/libc.ts';
+import { parseIPv4 } from './ipv4.ts';
+import { type PortRange, parsePortRange } from './ports.ts';
+import { type Held, holdPort, type Target } from './relay.ts';
+import type { PortBinding, PublishedPort } from './types.ts';
+
+export interface PortOwner {
+  readonly id: string;
+  readonly name: string;
+}
+
+interface Reservation {
+  readonly owner: PortOwner;
+  readonly hostIp: string;
+  socket: Held | null;
+}
+
+type Protocol = PublishedPort['protocol'];
+
+export class Reservations {
+  readonly #log: Log;
+  /** `tcp 8080` to its holders, one per address. */
+  readonly #ports = new Map<string, Reservation[]>();
+  /** Where the search for a free port goes on, by the range's first port, so that a port just given back rests. */
+  readonly #next = new Map<number, number>();
+
+  constructor(log: Log) {
+    this.#log = log;
+  }
+
+  /**
+   * Reserves one binding of a container's port: on all addresses, IPv4 and IPv6, if it names none. Returns what it became.
+   * A failure has dockerd's words (after `driver failed programming external connectivity on endpoint …: `) and
+   * reserves nothing.
+   */
+  async reserve(
+    owner: PortOwner,
+    protocol: Protocol,
+    containerPort: number,
+    binding: PortBinding,
+    containerAddress: string,
+  ): Promise<PublishedPort[]> {
+    const addresses = hostAddresses(binding.HostIp);
+    const fixed = binding.HostPort === '' ? null : parsePortRange(binding.HostPort);
+    const range = fixed ?? ephemeralRange();
+    const target = { address: containerAddress, port: containerPort };
+    if (fixed !== null && fixed.first === fixed.last) {
+      return await this.#reserveAll(owner, protocol, addresses, fixed.first, target);
+    }
+    for (const port of this.#candidates(range)) {
+      if (addresses.some((address) => this.#holder(protocol, address, port) !== undefined)) continue;
+      try {
+        return await this.#reserveAll(owner, protocol, addresses, port, target);
+      } catch (error) {
+        if (!(error instanceof Error && isErrno(error.cause, 'EADDRINUSE'))) throw error;
+      }
+    }
+    throw internal('all ports are allocated');
+  }
+
+  /** Reserves again what a live container has according to its record. A port somebody took meanwhile is only reported. */
+  async adopt(owner: PortOwner, published: PublishedPort, containerAddress: string): Promise<void> {
+    const holder = this.#holder(published.protocol, published.hostIp, published.hostPort);
+    if (holder?.owner.id === owner.id && holder.hostIp === published.hostIp && holder.socket !== null) return;
+    const reservation: Reservation = holder ?? this.#enter(owner, published);
+    try {
+      reservation.socket = await hold(published, { address: containerAddress, port: published.containerPort });
+    } catch (error) {
+      this.#log.warn(
+        { error, container: owner.name, port: published.hostPort, protocol: published.protocol },
+        'a published port could not be reserved again; it still leads to the container',
+      );
+    }
+  }
+
+  /** Gives back all ports of a container. */
+  release(ownerId: string): void {
+    for (const [key, holders] of this.#ports) {
+      const kept = holders.filter((holder) => holder.owner.id !== ownerId);
+      if (kept.length === holders.length) continue;
+      for (const holder of holders) if (holder.owner.id === ownerId) holder.socket?.close();
+      if (kept.length > 0) this.#ports.set(key, kept);
+      else this.#ports.delete(key);
+    }
+  }
+
+  close(): void {
+    for (const holder of [...this.#ports.values()].flat()) holder.socket?.close();
+    this.#ports.clear();
+  }
+
+  *#candidates({ first, last }: PortRange): Generator<number> {
+    const size = last - first + 1;
+    const start = this.#next.get(first) ?? first;
+    for (let step = 0; step < size; step++) {
+      const port = first + ((start - first + step) % size);
+      this.#next.set(first, port >= last ? first : port + 1);
+      yield port;
+    }
+  }
+
+  /** The same port on each of the addresses, or none. */
+  async #reserveAll(
+    owner: PortOwner,
+    protocol: Protocol,
+    addresses: readonly string[],
+    hostPort: number,
+    target: Target,
+  ): Promise<PublishedPort[]> {
+    const ports = addresses.map((hostIp) => ({ protocol, containerPort: target.port, hostIp, hostPort }));
+    for (const { hostIp } of ports) {
+      const holder = this.#holder(protocol, hostIp, hostPort);
+      if (holder !== undefined) {
+        const place = `${bracketed(hostIp)}:${hostPort}`;
+        throw internal(`Bind for ${place} failed: port is already allocated (held by container ${holder.owner.name})`);
+      }
+    }
+    // All entered before the first await, so that two joins at the same time can't both find one free.
+    const entered = ports.map((port) => ({ port, reservation: this.#enter(owner, port) }));
+    const published: PublishedPort[] = [];
+    try {
+      for (const { port, reservation } of entered) {
+        try {
+          reservation.socket = await hold(port, target);
+          published.push(port);
+        } catch (error) {
+          const noIPv6 = port.hostIp === '::' && isErrno(error, 'EAFNOSUPPORT', 'EADDRNOTAVAIL');
+          if (!noIPv6 || ports.length === 1) throw bindFailure(port, error);
+          this.#leave(port, reservation);
+        }
+      }
+      return published;
+    } catch (error) {
+      for (const { port, reservation } of entered) this.#leave(port, reservation);
+      throw error;
+    }
+  }
+
+  #holder(protocol: Protocol, hostIp: string, hostPort: number): Reservation | undefined {
+    return this.#ports.get(`${protocol} ${hostPort}`)?.find((holder) => collide(holder.hostIp, hostIp));
+  }
+
+  #enter(owner: PortOwner, { protocol, hostPort, hostIp }: PublishedPort): Reservation {
+    const reservation: Reservation = { owner, hostIp, socket: null };
+    const key = `${protocol} ${hostPort}`;
+    this.#ports.set(key, [...(this.#ports.get(key) ?? []), reservation]);
+    return reservation;
+  }
+
+  #leave({ protocol, hostPort }: PublishedPort, leaving: Reservation): void {
+    leaving.socket?.close();
+    const key = `${protocol} ${hostPort}`;
+    const kept = this.#ports.get(key)?.filter((holder) => holder !== leaving) ?? [];
+    if (kept.length > 0) this.#ports.set(key, kept);
+    else this.#ports.delete(key);
+  }
+}
+
+/** Node has no SCTP sockets: such a port is only guarded against our own containers. */
+async function hold(port: PublishedPort, target: Target): Promise<Held | null> {
+  return port.protocol === 'sctp' ? null : await holdPort(port.protocol, port.hostIp, port.hostPort, target);
+}
+
+function collide(a: string, b: string): boolean {
+  if (a.includes(':') !== b.includes(':')) return false;
+  const everywhere = a.includes(':') ? '::' : '0.0.0.0';
+  return a === b || a === everywhere || b === everywhere;
+}
+
+function hostAddresses(hostIp: string): string[] {
+  if (hostIp === '') return ['0.0.0.0', '::'];
+  if (parseIPv4(hostIp) === undefined && !hostIp.includes(':')) throw invalid(`invalid IP address: ${hostIp}`);
+  return [hostIp];
+}
+
+const bracketed = (address: string): string => (address.includes(':') ? `[${address}]` : address);
+
+/** dockerd's words for a port that another program holds, which clients show and some look for. */
+function bindFailure(port: PublishedPort, error: unknown): EngineError {
+  const family = port.hostIp.includes(':') ? 6 : 4;
+  let reason = messageOf(error);
+  if (isErrno(error, 'EADDRINUSE')) reason = 'address already in use';
+  if (isErrno(error, 'EADDRNOTAVAIL')) reason = 'cannot assign requested address';
+  if (isErrno(error, 'EACCES')) reason = 'permission denied';
+  const place = `${port.protocol}${family} ${bracketed(port.hostIp)}:${port.hostPort}`;
+  return internal(`Error starting userland proxy: listen ${place}: bind: ${reason}`, { cause: error });
+}
+
+/** Where dockerd, too, takes ports from that nobody asked for by number. */
+function ephemeralRange(): PortRange {
+  try {
+    const [first = 0, last = 0] = fs
+      .readFileSync('/proc/sys/net/ipv4/ip_local_port_range', 'utf8')
+      .trim()
+      .split(/\s+/)
+      .map(Number);
+    if (first > 0 && last > first) return { first, last };
+  } catch {
+    // No such file where IPv4 is not to be changed: dockerd's own range then.
+  }
+  return { first: 49153, last: 65535 };
+}

@@ -1,0 +1,171 @@
+/** Namespaces, neighbours and talkers for tests that run in a network and mount namespace of their own. */
+import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import fs from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
+import type { TestContext } from 'node:test';
+import type { ContainerId } from '../../src/lib/ids.ts';
+import { newId } from '../../src/lib/ids.ts';
+import { silentLog } from '../../src/lib/log.ts';
+import { createNetworks, type NetworksOptions } from '../../src/network/networks.ts';
+import type { JoinRequest, LiveSandbox, Networks, PortBinding } from '../../src/network/types.ts';
+import { unmount } from '../../src/platform/mount.ts';
+import { createNetworkNamespace } from '../../src/platform/namespace.ts';
+import type { Collection, RecordBase, Store, Write } from '../../src/store/types.ts';
+
+/** Runs a program and answers what it printed. */
+export const run = (program: string, ...args: string[]): string => execFileSync(program, args, { encoding: 'utf8' });
+
+export const bridgeName = 'slipway0';
+
+/** Records in memory: what the networks need of a store. */
+export function memoryStore(): Pick<Store, 'collection' | 'commit'> {
+  const kinds = new Map<string, Map<string, RecordBase>>();
+  const pending = new WeakMap<object, () => void>();
+  const write = (apply: () => void): Write => {
+    const token = {};
+    pending.set(token, apply);
+    return token as Write;
+  };
+  return {
+    collection<T extends RecordBase>({ kind }: { kind: string }): Collection<T> {
+      const records = (kinds.get(kind) ?? new Map()) as Map<string, T>;
+      kinds.set(kind, records);
+      return {
+        get: (id) => records.get(id),
+        values: () => records.values(),
+        get size() {
+          return records.size;
+        },
+        put: (record) => write(() => records.set(record.id, record)),
+        remove: (id) => write(() => records.delete(id)),
+      };
+    },
+    async commit(writes) {
+      for (const each of writes) pending.get(each)?.();
+    },
+  };
+}
+
+export class World {
+  readonly directory = fs.mkdtempSync(path.join(os.tmpdir(), 'slipway-network-'));
+  readonly store = memoryStore();
+  readonly #children: ChildProcess[] = [];
+  readonly #networks: Networks[] = [];
+  readonly #joined = new Map<ContainerId, Networks>();
+
+  /** Everything is taken down after the test. */
+  constructor(t: TestContext) {
+    t.after(() => this.#close());
+  }
+
+  async networks(
+    options: Partial<NetworksOptions['config']> = {},
+    live: readonly LiveSandbox[] = [],
+  ): Promise<Networks> {
+    const networks = this.create(options);
+    await networks.reconcile(live);
+    return networks;
+  }
+
+  create(options: Partial<NetworksOptions['config']> = {}): Networks {
+    const config = { bip: '', mtu: 1500, execRoot: this.directory, ...options };
+    const networks = createNetworks({ config, store: this.store, log: silentLog });
+    this.#networks.push(networks);
+    return networks;
+  }
+
+  async join(
+    networks: Networks,
+    name: string,
+    ports: Readonly<Record<string, readonly Partial<PortBinding>[]>> = {},
+    extra: Partial<JoinRequest> = {},
+  ): Promise<LiveSandbox> {
+    const containerId = newId<ContainerId>();
+    const bindings = Object.entries(ports).map(
+      ([key, list]) => [key, list.map((each) => ({ HostIp: '', HostPort: '', ...each }))] as const,
+    );
+    const sandbox = await networks.join({
+      containerId,
+      containerName: name,
+      mode: 'bridge',
+      endpoint: null,
+      ports: new Map(bindings),
+      ...extra,
+    });
+    this.#joined.set(containerId, networks);
+    return { ...sandbox, containerId, containerName: name };
+  }
+
+  /**
+   * Another machine on a wire of its own: the host has `<prefix>.1` there, the neighbour `<prefix>.2` and a default route
+   * through the host. Returns the path of its namespace.
+   */
+  neighbour(name: string, prefix: string): string {
+    const namespace = path.join(this.directory, name);
+    createNetworkNamespace(namespace);
+    run('ip', 'link', 'add', name, 'type', 'veth', 'peer', 'name', 'wire', 'netns', namespace);
+    run('ip', 'address', 'add', `${prefix}.1/24`, 'dev', name);
+    run('ip', 'link', 'set', name, 'up');
+    this.inside(namespace, 'ip', 'address', 'add', `${prefix}.2/24`, 'dev', 'wire');
+    this.inside(namespace, 'ip', 'link', 'set', 'wire', 'up');
+    this.inside(namespace, 'ip', 'link', 'set', 'lo', 'up');
+    this.inside(namespace, 'ip', 'route', 'add', 'default', 'via', `${prefix}.1`);
+    return namespace;
+  }
+
+  inside(namespace: string, ...command: string[]): string {
+    return run('nsenter', `--net=${namespace}`, ...command);
+  }
+
+  /** Starts a server; resolves when it listens. `namespace` null: the host's. */
+  async serve(namespace: string | null, protocol: 'tcp' | 'udp', port: number, name: string, address = '0.0.0.0') {
+    const child = this.#peer(namespace, [`${protocol}-serve`, address, String(port), name]);
+    this.#children.push(child);
+    await once(child.stdout as NodeJS.ReadableStream, 'data');
+    return child;
+  }
+
+  /** What came back: `<server's name> <address it saw> hello`, an errno's name, or `nothing`. */
+  async ask(namespace: string | null, protocol: 'tcp' | 'udp', address: string, port: number): Promise<string> {
+    const child = this.#peer(namespace, [`${protocol}-ask`, address, String(port)]);
+    let answer = '';
+    child.stdout?.on('data', (chunk) => {
+      answer += chunk;
+    });
+    await once(child, 'close');
+    return answer.trim();
+  }
+
+  #peer(namespace: string | null, args: readonly string[]): ChildProcess {
+    const command = [process.execPath, path.join(import.meta.dirname, 'peer.ts'), ...args];
+    const [program = '', ...rest] = namespace === null ? command : ['nsenter', `--net=${namespace}`, ...command];
+    return spawn(program, rest, { stdio: ['ignore', 'pipe', 'inherit'] });
+  }
+
+  async #close(): Promise<void> {
+    for (const child of this.#children) child.kill('SIGKILL');
+    for (const [id, networks] of this.#joined) await networks.leave(id, null);
+    for (const networks of this.#networks) await networks.close();
+    for (const link of ['left', 'right', bridgeName]) {
+      try {
+        execFileSync('ip', ['link', 'delete', link], { stdio: 'ignore' });
+      } catch {
+        // This test had none.
+      }
+    }
+    for (const name of fs.readdirSync(this.directory)) unmount(path.join(this.directory, name));
+    run('nft', 'flush', 'ruleset');
+    fs.rmSync(this.directory, { recursive: true });
+  }
+}
+
+/** Polls until it holds; for what the kernel finishes on its own time. */
+export async function eventually(condition: () => boolean): Promise<void> {
+  for (let step = 0; step < 200; step++) {
+    if (condition()) return;
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+  throw new Error(`did not come true in 2 s: ${condition}`);
+}
