@@ -17,7 +17,7 @@ export type RouteTarget = Extract<Target, { is: 'route' }>;
 export interface Incoming {
   readonly headers: IncomingHttpHeaders;
   readonly source: Readable;
-  /** Read whole, when the route wants JSON. */
+  /** Read whole when the route wants JSON, or when it wants nothing and a form was sent. */
   readonly bytes: Buffer | null;
   gone(): AbortSignal;
 }
@@ -30,13 +30,14 @@ export interface Surroundings {
 /** Throws what the route throws; `failureFor` says how to tell it. */
 export async function run(target: RouteTarget, incoming: Incoming, surroundings: Surroundings): Promise<Reply> {
   const { route, plan } = target;
+  const decode = typeof route.body === 'function' ? route.body : null;
+  const form = decode === null && incoming.bytes !== null ? `&${incoming.bytes.toString('utf8')}` : '';
   const asked: Question = {
     params: target.params,
-    query: new URLSearchParams(target.search),
+    query: new URLSearchParams(target.search + form),
     headers: incoming.headers,
     body: undefined,
   };
-  const decode = typeof route.body === 'function' ? route.body : null;
   const parsed = decode === null ? asked : { ...asked, body: parse(incoming, route.checkContentType === true) };
   const question = plan.up === undefined ? parsed : plan.up(parsed);
   const context: Context<unknown> = {

@@ -10,7 +10,10 @@ export interface Endpoint {
   readonly is: 'unix' | 'tcp';
   /** As configured, for messages. */
   readonly host: string;
-  readonly listenOn: net.ListenOptions;
+  readonly listenOn:
+    | { readonly path: string }
+    | { readonly port: number; readonly host?: string }
+    | { readonly fd: number };
 }
 
 /** Plain and TLS port of dockerd. */
@@ -26,7 +29,7 @@ export function endpointsOf(host: string, withTls: boolean, env: NodeJS.ProcessE
   throw new Error(`cannot listen on "${host}": expected unix://, tcp:// or fd://`);
 }
 
-function tcpAddress(host: string, withTls: boolean): net.ListenOptions {
+function tcpAddress(host: string, withTls: boolean): Endpoint['listenOn'] {
   const found = /^tcp:\/\/(?:\[([^\]]+)\]|([^:/]*))(?::(\d+))?\/?$/.exec(host);
   if (found === null) throw new Error(`cannot listen on "${host}": expected tcp://address:port`);
   const address = found[1] ?? found[2] ?? '';
@@ -54,7 +57,7 @@ function isUnixSocket(fd: number): boolean {
 
 /** Resolves when connections are accepted. A unix socket has mode 0660 and the group before its first connection. */
 export async function listen(server: net.Server, endpoint: Endpoint, group: string): Promise<void> {
-  const file = endpoint.listenOn.path;
+  const file = 'path' in endpoint.listenOn ? endpoint.listenOn.path : undefined;
   if (file !== undefined) {
     fs.mkdirSync(path.dirname(file), { recursive: true });
     await removeStaleSocket(file);

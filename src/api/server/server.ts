@@ -5,7 +5,7 @@
 import fs from 'node:fs';
 import http, { IncomingMessage, type ServerResponse } from 'node:http';
 import https from 'node:https';
-import type { Socket } from 'node:net';
+import type { AddressInfo, Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import type { Log } from '../../lib/log.ts';
 import type { Backend } from '../backend.ts';
@@ -14,7 +14,7 @@ import { versions } from '../versions/index.ts';
 import { jsonBody } from '../wire/json.ts';
 import { type Headers, sendFailure, sendReply } from './answer.ts';
 import { readBody } from './decode.ts';
-import { errorContent, failureFor, type RouteTarget, run } from './dispatch.ts';
+import { announcedLength, errorContent, failureFor, type RouteTarget, run } from './dispatch.ts';
 import { ClientGone, isUnexpected } from './errors.ts';
 import { HijackedConnection } from './hijack.ts';
 import { type Endpoint, endpointsOf, type ListenConfig, listen } from './listeners.ts';
@@ -34,6 +34,8 @@ export interface ApiServer {
   listen(): Promise<void>;
   /** Takes no new connections, gives requests under way the time, then cuts what is left: streams end so. */
   close(graceMs: number): Promise<void>;
+  /** Where it listens: paths of unix sockets, addresses and ports. */
+  readonly addresses: readonly (string | AddressInfo)[];
   /** Connections open now. */
   readonly connections: number;
 }
@@ -73,9 +75,10 @@ export function createApiServer({ backend, config, log, routes: all = routes }: 
       return sendRefusal(res, target);
     }
     const { route, plan } = target;
-    if (route.body === undefined) req.resume();
+    const isForm = route.body === undefined && isFilledForm(req);
+    if (route.body === undefined && !isForm) req.resume();
     try {
-      const bytes = typeof route.body === 'function' ? await readBody(req) : null;
+      const bytes = isForm || typeof route.body === 'function' ? await readBody(req) : null;
       const incoming = { headers: req.headers, source: req, bytes, gone: () => goneSignal(res) };
       await sendReply(res, await run(target, incoming, surroundings), plan, headers);
     } catch (error) {
@@ -201,6 +204,9 @@ export function createApiServer({ backend, config, log, routes: all = routes }: 
       probe.unref();
     },
     close: closeAll,
+    get addresses() {
+      return servers.map((server) => server.address()).filter((address) => address !== null);
+    },
     get connections() {
       return sockets.size;
     },
@@ -265,6 +271,12 @@ function wholeBody({ content }: Reply): string {
 }
 
 type ParserError = Error & { readonly code?: string; readonly reason?: string };
+
+/** Parameters may come in the body as well (W-32). */
+const isFilledForm = (req: IncomingMessage) =>
+  req.method === 'POST' &&
+  announcedLength(req.headers) !== 0 &&
+  req.headers['content-type']?.startsWith('application/x-www-form-urlencoded') === true;
 
 /** What is not HTTP gets one answer and a closed connection. */
 function refuseMalformed(error: ParserError, socket: Duplex, headers: Headers): void {
