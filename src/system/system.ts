@@ -152,7 +152,9 @@ function registryConfig(config: Config): Json {
   };
 }
 
-const proxy = (name: string) => process.env[name.toUpperCase()] ?? process.env[name] ?? '';
+/** A proxy from the environment; who may use it is nobody's business. */
+const proxy = (name: string) =>
+  (process.env[name.toUpperCase()] ?? process.env[name] ?? '').replace(/\/\/[^@/]*@/, '//xxxxx:xxxxx@');
 
 async function readLine(file: string): Promise<string> {
   return (await fs.readFile(file, 'utf8').catch(() => '')).trim();
