@@ -1,0 +1,199 @@
+/** Worker threads for layers: started when there is work, ended when there has been none for a while. */
+import { Readable } from 'node:stream';
+import { Worker } from 'node:worker_threads';
+import { EngineError, internal, messageOf, unavailable } from '../lib/errors.ts';
+import type { Answer, JobName, Jobs, StreamSource } from './jobs.ts';
+
+const idleMs = 10_000;
+/** Jobs that may wait for a thread. */
+const queueMax = 10_000;
+
+interface Waiting {
+  readonly resolve: (value: never) => void;
+  readonly reject: (error: Error) => void;
+}
+
+/** One thread. Questions are answered in their order. */
+class Thread {
+  readonly #worker = new Worker(new URL('./worker.ts', import.meta.url), {
+    execArgv: ['--disable-warning=ExperimentalWarning'],
+    // Contents pass through buffers outside of this heap.
+    resourceLimits: { maxOldGenerationSizeMb: 512 },
+  });
+  readonly #waiting = new Map<number, Waiting>();
+  #number = 0;
+  ended = false;
+
+  constructor() {
+    this.#worker.on('message', (answer: Answer) => {
+      const waiting = this.#waiting.get(answer.number);
+      this.#waiting.delete(answer.number);
+      if (this.#waiting.size === 0) this.#worker.unref();
+      if (answer.error === undefined) waiting?.resolve(answer.value as never);
+      else waiting?.reject(new EngineError(answer.error.kind, answer.error.message));
+    });
+    this.#worker.on('error', (error) => this.#end(internal(`a layer worker failed: ${messageOf(error)}`)));
+    this.#worker.on('exit', () => this.#end(internal('a layer worker ended')));
+    this.#worker.unref();
+  }
+
+  get pending(): number {
+    return this.#waiting.size;
+  }
+
+  ask<N extends JobName>(job: N, ask: Jobs[N]['ask']): Promise<Jobs[N]['answer']> {
+    if (this.ended) return Promise.reject(internal('a layer worker ended'));
+    const number = this.#number++;
+    return new Promise((resolve, reject) => {
+      this.#waiting.set(number, { resolve, reject });
+      this.#worker.ref();
+      this.#worker.postMessage({ number, job, ask });
+    });
+  }
+
+  async terminate(): Promise<void> {
+    this.ended = true;
+    await this.#worker.terminate();
+  }
+
+  #end(error: Error): void {
+    this.ended = true;
+    for (const { reject } of this.#waiting.values()) reject(error);
+    this.#waiting.clear();
+  }
+}
+
+export class WorkerPool {
+  readonly #max: number;
+  readonly #threads = new Set<Thread>();
+  readonly #queue: { readonly resolve: (thread: Thread) => void; readonly reject: (error: Error) => void }[] = [];
+  readonly #idle = new Map<Thread, NodeJS.Timeout>();
+  #streamer: Thread | null = null;
+  #streamerIdle: NodeJS.Timeout | undefined;
+  #streams = 0;
+  #streamNumber = 0;
+  #closed = false;
+
+  /** At most `max` threads for jobs, and one more that serves streams. */
+  constructor(max: number) {
+    this.#max = max;
+  }
+
+  /** Does one job on a thread of its own; jobs beyond the number of threads wait in order. */
+  async run<N extends JobName>(job: N, ask: Jobs[N]['ask']): Promise<Jobs[N]['answer']> {
+    const thread = await this.#acquire();
+    try {
+      return await thread.ask(job, ask);
+    } finally {
+      this.#release(thread);
+    }
+  }
+
+  /** A stream made by a thread as fast as it is read; closing it early is fine. All streams share one thread. */
+  stream(source: StreamSource): Readable {
+    const number = this.#streamNumber++;
+    let thread: Thread | null = null;
+    const end = () => {
+      if (thread === null) return;
+      thread.ask('close', { stream: number }).catch(() => undefined); // the thread has ended, and the stream with it
+      this.#streamDone(thread);
+      thread = null;
+    };
+    return new Readable({
+      highWaterMark: 1024 * 1024,
+      construct: (done) => {
+        try {
+          thread = this.#streamThread();
+        } catch (error) {
+          done(error as Error);
+          return;
+        }
+        thread.ask('open', { stream: number, source }).then(() => done(), done);
+      },
+      read() {
+        thread?.ask('next', { stream: number }).then(
+          (chunk) => this.push(chunk === null ? null : Buffer.from(chunk.buffer, chunk.byteOffset, chunk.byteLength)),
+          (error: Error) => this.destroy(error),
+        );
+      },
+      destroy: (error, done) => {
+        end();
+        done(error);
+      },
+    });
+  }
+
+  /** Ends all threads. Jobs under way fail. */
+  async close(): Promise<void> {
+    this.#closed = true;
+    for (const timer of this.#idle.values()) clearTimeout(timer);
+    clearTimeout(this.#streamerIdle);
+    for (const { reject } of this.#queue.splice(0)) reject(unavailable('the engine is stopping'));
+    const all = [...this.#threads, ...(this.#streamer === null ? [] : [this.#streamer])];
+    await Promise.all(all.map((thread) => thread.terminate()));
+  }
+
+  #acquire(): Thread | Promise<Thread> {
+    if (this.#closed) throw unavailable('the engine is stopping');
+    for (const [thread, timer] of this.#idle) {
+      clearTimeout(timer);
+      this.#idle.delete(thread);
+      if (!thread.ended) return thread;
+      this.#threads.delete(thread);
+    }
+    if (this.#threads.size < this.#max) {
+      const thread = new Thread();
+      this.#threads.add(thread);
+      return thread;
+    }
+    if (this.#queue.length >= queueMax) throw unavailable('too much work on layers at once');
+    return new Promise((resolve, reject) => this.#queue.push({ resolve, reject }));
+  }
+
+  #release(thread: Thread): void {
+    let free = thread;
+    if (thread.ended) {
+      this.#threads.delete(thread);
+      if (this.#queue.length === 0) return;
+      free = new Thread();
+      this.#threads.add(free);
+    }
+    const next = this.#queue.shift();
+    if (next !== undefined) {
+      next.resolve(free);
+      return;
+    }
+    const forget = () => {
+      this.#idle.delete(free);
+      this.#threads.delete(free);
+    };
+    if (!this.#closed) this.#idle.set(free, endWhenIdle(free, forget));
+  }
+
+  #streamThread(): Thread {
+    if (this.#closed) throw unavailable('the engine is stopping');
+    if (this.#streamer === null || this.#streamer.ended) {
+      this.#streamer = new Thread();
+      this.#streams = 0;
+    }
+    clearTimeout(this.#streamerIdle);
+    this.#streams++;
+    return this.#streamer;
+  }
+
+  #streamDone(thread: Thread): void {
+    if (thread !== this.#streamer) return;
+    this.#streams--;
+    if (this.#streams > 0 || this.#closed) return;
+    this.#streamerIdle = endWhenIdle(thread, () => {
+      this.#streamer = null;
+    });
+  }
+}
+
+function endWhenIdle(thread: Thread, forget: () => void): NodeJS.Timeout {
+  return setTimeout(() => {
+    forget();
+    thread.terminate().catch(() => undefined); // it has ended by itself
+  }, idleMs).unref();
+}

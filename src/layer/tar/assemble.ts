@@ -1,0 +1,52 @@
+/** Puts the parts of an archive together. For worker threads: it reads files. */
+import { Buffer } from 'node:buffer';
+import fs from 'node:fs';
+import { internal } from '../../lib/errors.ts';
+
+const chunkSize = 1024 * 1024;
+
+/** Bytes as they are, or a stretch of an open file, which is closed once read. */
+export type Part =
+  | Buffer
+  | {
+      readonly fd: number;
+      readonly offset: number;
+      readonly length: number;
+      /** For messages. */
+      readonly name: string;
+      /** A file that is shorter than it was gets zeros at its end; without it that is an error. */
+      readonly mayShrink?: boolean;
+    };
+
+/** Chunks of about 1 MiB, each with an ArrayBuffer of its own that the receiver may keep or transfer. */
+export function* assemble(parts: Iterable<Part>): Generator<Buffer<ArrayBuffer>, void> {
+  let chunk = Buffer.allocUnsafeSlow(chunkSize);
+  let filled = 0;
+  for (const part of parts) {
+    try {
+      for (let at = 0; at < part.length; ) {
+        const wanted = Math.min(part.length - at, chunkSize - filled);
+        const copied = Buffer.isBuffer(part)
+          ? part.copy(chunk, filled, at, at + wanted)
+          : readOrZero(part, chunk, filled, wanted, at);
+        at += copied;
+        filled += copied;
+        if (filled < chunkSize) continue;
+        yield chunk;
+        chunk = Buffer.allocUnsafeSlow(chunkSize);
+        filled = 0;
+      }
+    } finally {
+      if (!Buffer.isBuffer(part)) fs.closeSync(part.fd);
+    }
+  }
+  if (filled > 0) yield chunk.subarray(0, filled);
+}
+
+function readOrZero(part: Exclude<Part, Buffer>, chunk: Buffer, start: number, wanted: number, at: number): number {
+  const read = fs.readSync(part.fd, chunk, start, wanted, part.offset + at);
+  if (read > 0) return read;
+  if (part.mayShrink !== true) throw internal(`content is missing: ${part.name} is too short`);
+  chunk.fill(0, start, start + wanted);
+  return wanted;
+}

@@ -1,0 +1,242 @@
+/** Reads a tar archive from a descriptor, synchronously and in large pieces. For worker threads: it blocks on pipes. */
+import { Buffer } from 'node:buffer';
+import { createHash, type Hash } from 'node:crypto';
+import fs from 'node:fs';
+import { invalid } from '../../lib/errors.ts';
+import type { ByteString } from '../../platform/files.ts';
+import {
+  blockSize,
+  checkPieces,
+  combine,
+  decimalText,
+  type Extensions,
+  gnuSparseGoesOn,
+  gnuSparseSize,
+  isZeroBlock,
+  type Piece,
+  paddingOf,
+  parseGnuSparse,
+  parseHeader,
+  parsePax,
+  piecesOf,
+  type RawHeader,
+  specialSizeMax,
+  type TarEntry,
+} from './format.ts';
+
+const bufferSize = 1024 * 1024;
+/** Numbers of a sparse map are lines of digits at the start of the content. */
+const sparseNumbersMax = specialSizeMax / 2;
+
+const cutShort = () => invalid('the archive ends in the middle: unexpected EOF');
+
+/** The bytes of a descriptor, hashed as they arrive. */
+class ByteSource {
+  readonly #fd: number;
+  readonly #cancelled: () => boolean;
+  readonly #buffer = Buffer.allocUnsafe(bufferSize);
+  readonly #hash: Hash = createHash('sha256');
+  #start = 0;
+  #end = 0;
+
+  constructor(fd: number, cancelled: () => boolean) {
+    this.#fd = fd;
+    this.#cancelled = cancelled;
+  }
+
+  /** Exactly `length` bytes (at most `bufferSize`), valid until the next call; null at the end of the input. */
+  take(length: number): Buffer | null {
+    while (this.#end - this.#start < length) {
+      if (!this.#fill()) {
+        if (this.#start === this.#end) return null;
+        throw cutShort();
+      }
+    }
+    this.#start += length;
+    return this.#buffer.subarray(this.#start - length, this.#start);
+  }
+
+  /** At least one and at most `max` bytes, valid until the next call; null at the end of the input. */
+  takeSome(max: number): Buffer | null {
+    if (this.#start === this.#end && !this.#fill()) return null;
+    const length = Math.min(max, this.#end - this.#start);
+    this.#start += length;
+    return this.#buffer.subarray(this.#start - length, this.#start);
+  }
+
+  /** Digest of everything taken; only whole at the end of the input. */
+  digest(): string {
+    return `sha256:${this.#hash.digest('hex')}`;
+  }
+
+  #fill(): boolean {
+    if (this.#cancelled()) throw invalid('cancelled');
+    if (this.#start > 0) {
+      this.#buffer.copy(this.#buffer, 0, this.#start, this.#end);
+      this.#end -= this.#start;
+      this.#start = 0;
+    }
+    const read = fs.readSync(this.#fd, this.#buffer, this.#end, bufferSize - this.#end, null);
+    this.#hash.update(this.#buffer.subarray(this.#end, this.#end + read));
+    this.#end += read;
+    return read > 0;
+  }
+}
+
+/**
+ * Entries in their order. After `next`, the content of a file is either taken by `content` or left to the reader.
+ * `keep` is told every byte of the archive that `content` did not hand out, in order: headers, padding, the rest.
+ */
+export class TarReader {
+  readonly #source: ByteSource;
+  readonly #keep: (bytes: Buffer) => void;
+  #left = 0;
+  #padding = 0;
+
+  constructor(fd: number, keep: (bytes: Buffer) => void, cancelled: () => boolean = () => false) {
+    this.#source = new ByteSource(fd, cancelled);
+    this.#keep = keep;
+  }
+
+  /** The next entry; null at the end of the archive. Throws 'invalid' for what is no tar. */
+  next(): TarEntry | null {
+    this.#skipRest();
+    const pax: [ByteString, Buffer][] = [];
+    let extensions: Extensions = { pax };
+    for (;;) {
+      const block = this.#source.take(blockSize);
+      if (block === null) {
+        if (extensions.pax.length > 0 || 'longName' in extensions || 'longLink' in extensions) throw cutShort();
+        return null;
+      }
+      this.#keep(block);
+      if (isZeroBlock(block)) {
+        this.#finish();
+        return null;
+      }
+      const raw = parseHeader(block);
+      if (raw.flag === 'x') pax.push(...parsePax(this.#special(raw)));
+      else if (raw.flag === 'g') this.#special(raw);
+      else if (raw.flag === 'L') extensions = { ...extensions, longName: this.#longText(raw) };
+      else if (raw.flag === 'K') extensions = { ...extensions, longLink: this.#longText(raw) };
+      else return this.#entry(raw, block, extensions);
+    }
+  }
+
+  /** Hands out `length` bytes of the current entry's content in pieces, each valid only during the call. */
+  content(length: number, use: (bytes: Buffer) => void): void {
+    let left = length;
+    while (left > 0) {
+      const bytes = this.#source.takeSome(left);
+      if (bytes === null) throw cutShort();
+      left -= bytes.length;
+      this.#left -= bytes.length;
+      use(bytes);
+    }
+  }
+
+  /** Digest of the whole input. Only after `next` answered null. */
+  digest(): string {
+    return this.#source.digest();
+  }
+
+  #entry(raw: RawHeader, block: Buffer, extensions: Extensions): TarEntry {
+    // The block must be read before more input replaces it.
+    const old = raw.flag === 'S' ? { size: gnuSparseSize(block), goesOn: gnuSparseGoesOn(block, 482) } : null;
+    const pieces = old === null ? [] : parseGnuSparse(block, 386, 4);
+    const { entry, sparse } = combine(raw, extensions);
+    this.#left = entry.size;
+    this.#padding = paddingOf(entry.size);
+    if (entry.type !== 'file') return entry;
+    if (old !== null) {
+      for (let goesOn = old.goesOn; goesOn; ) {
+        const more = this.#source.take(blockSize);
+        if (more === null) throw cutShort();
+        this.#keep(more);
+        pieces.push(...parseGnuSparse(more, 0, 21));
+        if (pieces.length > sparseNumbersMax) throw invalid('invalid tar header: sparse map too long');
+        goesOn = gnuSparseGoesOn(more, 504);
+      }
+      return this.#sparse(entry, old.size, pieces);
+    }
+    if (sparse.form === 'none') return entry;
+    const listed = sparse.form === 'listed' ? sparse.pieces : this.#mapInContent();
+    return this.#sparse(entry, sparse.realSize, listed);
+  }
+
+  #sparse(entry: TarEntry, realSize: number, pieces: readonly Piece[]): TarEntry {
+    if (realSize < 0) throw invalid('invalid tar header: sparse file without a size');
+    checkPieces(pieces, realSize, this.#left);
+    return { ...entry, size: this.#left, sparse: { realSize, pieces } };
+  }
+
+  /** PAX sparse form 1.0: the count of pieces, then offset and length of each, a line each, filled to a whole block. */
+  #mapInContent(): Piece[] {
+    const numbers: number[] = [];
+    let line = '';
+    let wanted = 1;
+    while (numbers.length < wanted) {
+      const block = this.#left < blockSize ? null : this.#source.take(blockSize);
+      if (block === null) throw cutShort();
+      this.#left -= blockSize;
+      this.#keep(block);
+      for (const byte of block) {
+        if (numbers.length === wanted) break;
+        if (byte !== 10) {
+          line += String.fromCharCode(byte);
+          if (line.length > 20) throw invalid('invalid tar header: broken sparse map');
+          continue;
+        }
+        numbers.push(decimalText(line));
+        line = '';
+        if (numbers.length === 1) {
+          wanted = 1 + 2 * (numbers[0] as number);
+          if (wanted < 1 || wanted > sparseNumbersMax) throw invalid('invalid tar header: sparse map too long');
+        }
+      }
+    }
+    return piecesOf(numbers.slice(1));
+  }
+
+  /** Content of a header that describes the next one. */
+  #special(raw: RawHeader): Buffer {
+    if (raw.size < 0 || raw.size > specialSizeMax) throw invalid('invalid tar header: extended header too long');
+    const data = Buffer.allocUnsafe(raw.size);
+    let filled = 0;
+    this.#left = raw.size;
+    this.content(raw.size, (bytes) => {
+      this.#keep(bytes);
+      filled += bytes.copy(data, filled);
+    });
+    this.#padding = paddingOf(raw.size);
+    this.#skipRest();
+    return data;
+  }
+
+  #longText(raw: RawHeader): ByteString {
+    const data = this.#special(raw).toString('latin1');
+    const end = data.indexOf('\0');
+    return end < 0 ? data : data.slice(0, end);
+  }
+
+  #skipRest(): void {
+    this.content(this.#left, this.#keep);
+    this.#left = 0;
+    if (this.#padding === 0) return;
+    const padding = this.#source.take(this.#padding);
+    // Archives cut right after the last content are accepted by every reader.
+    if (padding !== null) this.#keep(padding);
+    this.#padding = 0;
+  }
+
+  /** After the first zero block: a second one, then anything up to the end of the input. */
+  #finish(): void {
+    const second = this.#source.take(blockSize);
+    if (second === null) return;
+    if (!isZeroBlock(second)) throw invalid('invalid tar header: a lone zero block');
+    this.#keep(second);
+    for (let rest = this.#source.takeSome(bufferSize); rest !== null; rest = this.#source.takeSome(bufferSize)) {
+      this.#keep(rest);
+    }
+  }
+}
