@@ -98,7 +98,7 @@ export async function createDaemon(initial: Config, log: Log): Promise<Daemon> {
     login: async (credentials) => ({ ...(await registries.login(credentials, AbortSignal.timeout(loginPatienceMs))) }),
     warnings: () =>
       store.damaged.map(({ kind, id }) => `the record of ${kind} ${id} could not be read and was set aside`),
-    eventListeners: () => 0,
+    eventListeners: () => events.readers,
     engineId: engineIdIn(dataRoot),
   });
   const api = createApiServer({ backend: { containers, images, events, networks, system }, config, log });
