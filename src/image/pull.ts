@@ -157,6 +157,8 @@ class Pull {
     const id = this.#sink.lookUp(this.#reference);
     const image = id && this.#sink.get(id);
     if (tag === undefined || !image || image.architecture !== this.#platform.architecture) return null;
+    // An image does not tell its variant: whether it is the one asked for is seen in the index.
+    if (this.#request.platform !== undefined && this.#platform.variant !== '') return null;
     const digest = await source.manifestDigest(tag, this.#signal).catch((error: unknown) => {
       // The GET that follows tells the reason better: an answer to HEAD has no body.
       if (error instanceof RegistryError) return undefined;

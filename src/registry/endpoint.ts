@@ -3,7 +3,7 @@ import { lookup } from 'node:dns/promises';
 import { readdir, readFile } from 'node:fs/promises';
 import { BlockList, isIP, isIPv6 } from 'node:net';
 import { join } from 'node:path';
-import { getCACertificates, rootCertificates } from 'node:tls';
+import { createSecureContext, getCACertificates, rootCertificates, type SecureContext } from 'node:tls';
 import { internal, messageOf } from '../lib/errors.ts';
 
 export interface Endpoint {
@@ -42,7 +42,7 @@ async function endpoint(host: string, settings: EndpointSettings): Promise<Endpo
 
 async function mirrorOf(mirror: string, settings: EndpointSettings): Promise<Endpoint> {
   const url = new URL(mirror.includes('://') ? mirror : `https://${mirror}`);
-  const insecure = await isInsecure(url.host, settings.insecureRegistries);
+  const insecure = url.protocol === 'http:' || (await isInsecure(url.host, settings.insecureRegistries));
   return { host: url.host, bases: [`${url.origin}${url.pathname.replace(/\/+$/, '')}`], insecure, mirror: true };
 }
 
@@ -70,9 +70,8 @@ export async function isInsecure(host: string, insecureRegistries: readonly stri
 
 export interface TlsOptions {
   readonly rejectUnauthorized: boolean;
-  readonly ca: readonly string[];
-  readonly cert?: readonly string[];
-  readonly key?: readonly string[];
+  /** Made once: reading a hundred authorities takes longer than a handshake. */
+  readonly secureContext: SecureContext;
 }
 
 let systemAuthorities: readonly string[] | undefined;
@@ -114,9 +113,7 @@ export async function tlsOptions(host: string, insecure: boolean, directories: r
       }
     }
   }
-  return {
-    rejectUnauthorized: !insecure,
-    ca: insecure ? ca : [...authorities(), ...ca],
-    ...(cert.length > 0 && { cert, key }),
-  };
+  const trusted = insecure ? {} : { ca: [...authorities(), ...ca] };
+  const secureContext = createSecureContext({ ...trusted, ...(cert.length > 0 && { cert, key }) });
+  return { rejectUnauthorized: !insecure, secureContext };
 }

@@ -56,7 +56,7 @@ export function parseManifest(bytes: Uint8Array, contentType: string): Manifest 
   const document = parse(bytes);
   const declared = typeof document.mediaType === 'string' ? document.mediaType : '';
   const type = declared !== '' ? declared : (contentType.split(';', 1)[0] ?? '').trim();
-  if (document.schemaVersion === 1 || type.includes('manifest.v1+'))
+  if (document.schemaVersion === 1 || type.startsWith('application/vnd.docker.distribution.manifest.v1'))
     throw invalid(
       'Docker image manifest version 2, schema 1 is not supported: it has been deprecated since 2019. Push the image again with a current tool',
     );
@@ -144,7 +144,7 @@ function normal({ os, architecture, variant }: Platform): Platform {
 /** Reads `os/arch[/variant]`, `os` or `arch`; what is absent is the host's. */
 export function parsePlatform(text: string, host: Platform): Platform {
   const [first = '', second, variant = '', ...more] = text.split('/');
-  if (!/^[\w-]+(\/[\w.-]+){0,2}$/.test(text) || more.length > 0)
+  if (!/^\w[\w-]*(\/\w[\w.-]*){0,2}$/.test(text) || more.length > 0)
     throw invalid(`${JSON.stringify(text)} is an invalid component of a platform: os[/arch[/variant]]`);
   if (second !== undefined) return normal({ os: first, architecture: second, variant });
   if (first === 'linux' || first === 'windows') return { ...host, os: first };

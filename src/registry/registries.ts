@@ -2,6 +2,7 @@
 import { createHash } from 'node:crypto';
 import type { Credentials } from '../image/types.ts';
 import { type Endpoint, type EndpointSettings, endpointsOf, hubDomain, isInsecure } from './endpoint.ts';
+import { Repository } from './repository.ts';
 import { Server } from './server.ts';
 import { Transport } from './transport.ts';
 
@@ -48,6 +49,24 @@ export class Registries {
   async registry(domain: string, credentials: Credentials | null): Promise<Server> {
     const servers = await this.servers(domain, credentials);
     return servers.at(-1) as Server;
+  }
+
+  /** All tags of a repository, from the first server that tells them. */
+  async tags(
+    domain: string,
+    path: string,
+    credentials: Credentials | null,
+    signal: AbortSignal,
+  ): Promise<readonly string[]> {
+    const servers = await this.servers(domain, credentials);
+    for (const server of servers.slice(0, -1)) {
+      try {
+        return await new Repository(server, path, 'pull').tags(signal);
+      } catch {
+        signal.throwIfAborted();
+      }
+    }
+    return await new Repository(servers.at(-1) as Server, path, 'pull').tags(signal);
   }
 
   #server(endpoint: Endpoint, credentials: Credentials | null): Server {

@@ -126,17 +126,12 @@ export class Transport {
       allowH2: false,
       connect: { ...tls, timeout: connectMs } as buildConnector.BuildOptions,
     };
-    const variable = (name: string): string => environment[name.toLowerCase()] ?? environment[name] ?? '';
-    const httpProxy = variable('HTTP_PROXY');
-    const httpsProxy = variable('HTTPS_PROXY') || httpProxy;
-    if (httpsProxy === '' || /^(localhost|127\..*|\[::1\])$/.test(url.hostname)) return new Agent(options);
-    return new EnvHttpProxyAgent({
-      ...options,
-      httpProxy,
-      httpsProxy,
-      noProxy: variable('NO_PROXY'),
-      requestTls: options.connect,
-    });
+    const name = url.protocol === 'https:' ? 'HTTPS_PROXY' : 'HTTP_PROXY';
+    const variable = (upper: string): string => environment[upper.toLowerCase()] ?? environment[upper] ?? '';
+    const proxy = variable(name);
+    if (proxy === '' || /^(localhost|127\..*|\[::1\])$/.test(url.hostname)) return new Agent(options);
+    const proxied = { httpProxy: proxy, httpsProxy: proxy, noProxy: variable('NO_PROXY'), requestTls: options.connect };
+    return new EnvHttpProxyAgent({ ...options, ...proxied });
   }
 
   /** Lets go of a pool; requests in flight on it end first. */

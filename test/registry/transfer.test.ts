@@ -193,6 +193,8 @@ describe('an open registry over HTTP', () => {
     for (const tag of ['a', 'b']) await maker.make(`${registry.host}/many:${tag}`, [Buffer.from(`content ${tag}`)]);
     const lines = statuses(await maker.push(`${registry.host}/many`));
     assert.equal(lines.filter((line) => / digest: /.test(line)).length, 2);
+    const { signal } = new AbortController();
+    assert.deepEqual((await maker.registries.tags(registry.host, 'many', null, signal)).toSorted(), ['a', 'b']);
     await assert.rejects(
       maker.push(`${registry.host}/none:latest`),
       wrong('not-found', new RegExp(`^An image does not exist locally with the tag: ${registry.host}/none$`)),
@@ -234,6 +236,33 @@ describe('an open registry over HTTP', () => {
     const lines = statuses(await arm.pull(byDigest));
     assert.equal(lines.at(-1), `Status: Downloaded newer image for ${byDigest}`);
     assert.equal(arm.sink.lookUp(parseReference(byDigest)), ids.arm64);
+  });
+
+  it('reads OCI manifests, and refuses manifests of schema 1 by name', async (t) => {
+    const maker = new TestEngine(t);
+    const id = await maker.make(`${registry.host}/oci:docker`, [randomBytes(500)]);
+    await maker.push(`${registry.host}/oci:docker`);
+    const [blob] = maker.sink.blobs;
+    assert.ok(blob);
+    const put = async (tag: string, type: string, document: object): Promise<number> => {
+      const body = JSON.stringify(document);
+      const address = `http://${registry.host}/v2/oci/manifests/${tag}`;
+      return (await fetch(address, { method: 'PUT', headers: { 'content-type': type }, body })).status;
+    };
+    const type = 'application/vnd.oci.image.manifest.v1+json';
+    const size = maker.sink.configs.get(id as never)?.length;
+    const manifest = {
+      schemaVersion: 2,
+      config: { mediaType: 'application/vnd.oci.image.config.v1+json', digest: id, size },
+      layers: [{ mediaType: 'application/vnd.oci.image.layer.v1.tar+gzip', digest: blob.digest, size: blob.size }],
+    };
+    assert.equal(await put('latest', type, manifest), 201);
+    const user = new TestEngine(t);
+    await user.pull(`${registry.host}/oci`);
+    assert.ok(user.sink.images.has(id as never));
+    const old = await startFake(({ url }) => ({ status: 200, body: url === '/v2/' ? '' : '{"schemaVersion":1}' }));
+    t.after(() => old.stop());
+    await assert.rejects(user.pull(`${old.host}/x`), wrong('invalid', /schema 1 is not supported/));
   });
 
   it('says what is not there before its first message', async (t) => {
