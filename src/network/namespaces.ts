@@ -2,7 +2,7 @@
 import fs from 'node:fs';
 import path from 'node:path';
 import { isErrno } from '../platform/libc.ts';
-import { bindMount, MS, mount, unmount } from '../platform/mount.ts';
+import { unmount } from '../platform/mount.ts';
 import { createNetworkNamespace, inNamespace } from '../platform/namespace.ts';
 import { Netlink } from '../platform/netlink.ts';
 import { parseIPv4 } from './ipv4.ts';
@@ -17,19 +17,8 @@ export class Namespaces {
     this.#directory = path.join(execRoot, 'netns');
   }
 
-  /**
-   * The directory becomes a shared mount, as ip-netns(8) does with its own: mount namespaces copied from ours then see
-   * namespaces go, instead of keeping them alive.
-   */
   prepare(): void {
     fs.mkdirSync(this.#directory, { recursive: true, mode: 0o755 });
-    try {
-      mount(null, this.#directory, null, MS.SHARED, null);
-    } catch (error) {
-      if (!isErrno(error, 'EINVAL')) throw error;
-      bindMount(this.#directory, this.#directory);
-      mount(null, this.#directory, null, MS.SHARED, null);
-    }
   }
 
   pathOf(containerId: string): string {

@@ -1,4 +1,4 @@
-/** Namespaces, neighbours and talkers for tests that run in a network and mount namespace of their own. */
+/** Namespaces, neighbours and talkers. Importing this moves the process into a network namespace of its own. */
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import fs from 'node:fs';
@@ -11,11 +11,17 @@ import { silentLog } from '../../src/lib/log.ts';
 import { createNetworks, type NetworksOptions } from '../../src/network/networks.ts';
 import type { JoinRequest, LiveSandbox, Networks, PortBinding } from '../../src/network/types.ts';
 import { unmount } from '../../src/platform/mount.ts';
-import { createNetworkNamespace } from '../../src/platform/namespace.ts';
+import { CLONE, createNetworkNamespace, unshare } from '../../src/platform/namespace.ts';
 import type { Collection, RecordBase, Store, Write } from '../../src/store/types.ts';
 
+// Test files run side by side: each in a network of its own. Node's main thread opens all sockets and spawns all children.
+unshare(CLONE.NEWNET);
+run('ip', 'link', 'set', 'lo', 'up');
+
 /** Runs a program and answers what it printed. */
-export const run = (program: string, ...args: string[]): string => execFileSync(program, args, { encoding: 'utf8' });
+export function run(program: string, ...args: string[]): string {
+  return execFileSync(program, args, { encoding: 'utf8' });
+}
 
 export const bridgeName = 'slipway0';
 
