@@ -19,7 +19,7 @@ import {
 } from '../registry/manifest.ts';
 import type { Registries } from '../registry/registries.ts';
 import { Repository } from '../registry/repository.ts';
-import { sleep } from '../registry/waiting.ts';
+import { unlessAborted } from '../registry/waiting.ts';
 import { type ProgressStream, whileReading } from './progress-stream.ts';
 import { canonicalName, familiarName, familiarReference, type Reference } from './reference.ts';
 import type { ImageSink, PullFn, PullRequest } from './transfer-types.ts';
@@ -33,8 +33,6 @@ export interface PullParts {
 }
 
 const configBytesMax = 8 * 1024 * 1024;
-/** A layer that takes longer to arrive is unpacked while it arrives; a shorter one from its file, which costs less. */
-const followAfterMs = 300;
 
 export function createPull(parts: PullParts): PullFn {
   const host = hostPlatform(parts.architecture ?? process.arch);
@@ -255,10 +253,9 @@ class Pull {
   ): Promise<void> {
     using _reporting = this.#report(layer, download);
     const { parent, diffId, blob, label } = layer;
-    const aborted = rejection(signal);
     // A download that fails does not wait for the layers below to be known.
-    await Promise.race([below, download.done.then(() => below), aborted]);
-    await Promise.race([download.done, sleep(followAfterMs, signal)]);
+    await unlessAborted(Promise.race([below, download.done.then(() => below)]), signal);
+    await download.readable(signal);
     const complete = download.state === 'complete';
     const progress = (bytes: number): void => {
       if (download.state === 'complete') this.#progress.amount(label, 'Extracting', bytes, blob.size);
@@ -296,14 +293,6 @@ class Pull {
   #tell({ label }: LayerToPull, status: string): void {
     this.#progress.tell({ status, progressDetail: {}, id: label });
   }
-}
-
-function rejection(signal: AbortSignal): Promise<never> {
-  const { promise, reject } = Promise.withResolvers<never>();
-  promise.catch(() => undefined);
-  if (signal.aborted) reject(signal.reason as Error);
-  signal.addEventListener('abort', () => reject(signal.reason as Error), { once: true });
-  return promise;
 }
 
 /** Joins the manifest's blobs with the config's diff IDs, from the lowest layer up. Throws kind `invalid`. */

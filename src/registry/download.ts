@@ -15,7 +15,7 @@ import type { Digest } from '../lib/ids.ts';
 import { ContentError, RegistryError, UnreachableError } from './errors.ts';
 import type { Hasher } from './hasher.ts';
 import type { Repository } from './repository.ts';
-import { retryDelayMs, type Slots, sleep } from './waiting.ts';
+import { retryDelayMs, type Slots, sleep, unlessAborted } from './waiting.ts';
 
 export interface BlobToFetch {
   readonly digest: Digest;
@@ -36,6 +36,9 @@ const failuresMax = 5;
 const pendingBytesMax = 4 * 1024 * 1024;
 const buffersPerWriteMax = 512;
 const readBytes = 1024 * 1024;
+/** What a reader that unpacks gets through, roughly; and the rest of a download that is not worth following any more. */
+const readerBytesPerMs = 200_000;
+const restMsMin = 300;
 
 export class Download {
   readonly blob: BlobToFetch;
@@ -47,6 +50,7 @@ export class Download {
   #state: DownloadState = 'waiting';
   #received = 0;
   #resumed = false;
+  #begun = { ms: 0, bytes: 0 };
   #error: Error | null = null;
   /** Settles when the blob is complete and verified, or failed, and the file is closed. */
   readonly done: Promise<void>;
@@ -94,6 +98,27 @@ export class Download {
     return () => this.#listeners.delete(listener);
   }
 
+  /**
+   * Resolves when a reader should begin: when the blob is complete, or, for one that takes long, when reading what is here
+   * takes as long as fetching the rest. Such a reader ends with the download and is hardly ever kept waiting, so that it
+   * may hold a thread. Rejects when the download fails or `signal` aborts.
+   */
+  async readable(signal: AbortSignal): Promise<void> {
+    while (this.#state !== 'complete' && !this.#worthFollowing()) {
+      if (this.#state === 'failed') throw this.#error;
+      const changed = Promise.withResolvers<void>();
+      const end = this.onChange(changed.resolve);
+      await unlessAborted(changed.promise, signal).finally(end);
+    }
+  }
+
+  #worthFollowing(): boolean {
+    const elapsedMs = performance.now() - this.#begun.ms;
+    if (this.#state !== 'downloading' || elapsedMs < restMsMin) return false;
+    const restMs = ((this.blob.size - this.#received) * elapsedMs) / (this.#received - this.#begun.bytes);
+    return restMs > restMsMin && restMs < this.#received / readerBytesPerMs;
+  }
+
   abort(): void {
     this.#leaving.abort(internal('the download was cancelled'));
   }
@@ -122,6 +147,7 @@ export class Download {
       if (size > this.blob.size) await file.truncate(0);
       else this.#received = size;
       this.#resumed = this.#received > 0;
+      this.#begun = { ms: performance.now(), bytes: this.#received };
       digesting.grow(this.#received);
       this.#become('downloading');
       const grown = (): void => {
