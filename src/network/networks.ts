@@ -45,7 +45,7 @@ export function createNetworks(options: NetworksOptions): Networks {
 }
 
 /** How long the kernel may take to end a namespace that nobody uses, before its veth is removed by hand. */
-const vanishMs = 500;
+const vanishMs = 1000;
 
 class LocalNetworks implements Networks {
   readonly #config: NetworksOptions['config'];
@@ -259,7 +259,8 @@ class LocalNetworks implements Networks {
    */
   #removeLeaving(): void {
     try {
-      this.#host.removeLinks([...this.#leaving]);
+      const present = new Set(this.#host.links().map(({ name }) => name));
+      this.#host.removeLinks([...this.#leaving].filter((name) => present.has(name)));
     } catch (error) {
       this.#log.warn({ error, links: [...this.#leaving] }, 'could not remove links of containers that left');
     }
