@@ -104,7 +104,7 @@ function positionOf(fd: number): number {
 async function openStream(stream: Readable, progress: ApplySource['progress']): Promise<Input> {
   const start = await peek(stream, magicLength);
   const compression = recognise(start);
-  const counted = progress === undefined ? stream : stream.compose(counter(progress));
+  const counted = progress === undefined ? stream : countBytes(stream, progress);
   return new PipedInput(counted, compression, compression === 'none' ? null : command(compression), () => undefined);
 }
 
@@ -151,6 +151,14 @@ function readable(stream: Readable): Promise<boolean> {
     listeners.push(['error', (error: Error) => done(() => reject(error))()]);
     for (const [event, listener] of listeners) stream.on(event, listener);
   });
+}
+
+function countBytes(stream: Readable, progress: (bytes: number) => void): Readable {
+  const through = counter(progress);
+  stream.pipe(through);
+  stream.on('error', (error) => through.destroy(error));
+  through.on('close', () => stream.destroy());
+  return through;
 }
 
 function counter(progress: (bytes: number) => void): Transform {

@@ -1,0 +1,525 @@
+/** The layer store on overlay, as `types.ts` promises it. */
+import { createHash } from 'node:crypto';
+import fs from 'node:fs';
+import path from 'node:path';
+import type { Readable } from 'node:stream';
+import { internal, invalid, invariant, messageOf, notFound } from '../lib/errors.ts';
+import type { ChainId, DiffId } from '../lib/ids.ts';
+import type { Log } from '../lib/log.ts';
+import { isErrno } from '../platform/libc.ts';
+import { unmount } from '../platform/mount.ts';
+import type { Collection, Store } from '../store/types.ts';
+import {
+  type Disk,
+  isCacheId,
+  isContainerId,
+  isMounted,
+  linkTarget,
+  newCacheId,
+  prepareDisk,
+  syncDirectory,
+  temporaryPrefix,
+  treeOf,
+  writablePaths,
+} from './disk.ts';
+import { openInput } from './input.ts';
+import { depthMax, OverlayMounter } from './overlay.ts';
+import { WorkerPool } from './pool.ts';
+import type { ApplySource, Layer, LayerStore } from './types.ts';
+import type { Unpacked } from './unpack.ts';
+
+/** Unpacking is bound by processor and disk: more threads only take turns. */
+const threadsMax = 4;
+/** How long a failed input may take to say why, after its reader met the end. */
+const failureWaitMs = 100;
+/** Deletions that come together share one job. */
+const deleteDelayMs = 50;
+
+/** What a writable tree on no layer has for a parent. */
+const noParent = 'none';
+
+/** A layer's record. */
+interface LayerRecord extends Layer {
+  /** The chain ID. */
+  readonly id: ChainId;
+  readonly cacheId: string;
+  /** Short name of the tree, see `overlay.ts`. */
+  readonly link: string;
+}
+
+/** Digest that names a stack: of its top layer and what it stands on (OCI image spec, "Layer ChainID"). */
+export function chainIdOf(parent: ChainId | null, diffId: DiffId): ChainId {
+  if (parent === null) return diffId as string as ChainId;
+  return `sha256:${createHash('sha256').update(`${parent} ${diffId}`).digest('hex')}` as ChainId;
+}
+
+/** Chain IDs of a stack from the lowest layer up. */
+export function chainOf(diffIds: readonly DiffId[]): ChainId[] {
+  const chain: ChainId[] = [];
+  for (const diffId of diffIds) chain.push(chainIdOf(chain.at(-1) ?? null, diffId));
+  return chain;
+}
+
+/** Opens the layers below `dir`. `close` it, otherwise its threads and descriptors stay. */
+export async function createLayerStore(options: {
+  readonly dir: string;
+  readonly store: Store;
+  readonly log: Log;
+}): Promise<OverlayLayers> {
+  const layers = new OverlayLayers(prepareDisk(options.dir), options.store, options.log);
+  await layers.open();
+  return layers;
+}
+
+export class OverlayLayers implements LayerStore {
+  readonly #disk: Disk;
+  readonly #store: Store;
+  readonly #log: Log;
+  readonly #records: Collection<LayerRecord>;
+  readonly #pool = new WorkerPool(threadsMax);
+  readonly #mounter: OverlayMounter;
+  /** Unpackings under way, by the chain ID they will have. */
+  readonly #inFlight = new Map<ChainId, Promise<Layer>>();
+  readonly #leases = new Map<ChainId, number>();
+  /** Layers whose tree is gone and layers whose removal has begun: as good as absent. */
+  readonly #missing = new Set<ChainId>();
+  readonly #removing = new Set<ChainId>();
+  /** Directories being made; no sweep may take them. */
+  readonly #making = new Set<string>();
+  /** Writable trees and what they stand on. */
+  readonly #writables = new Map<string, ChainId | null>();
+  #trash: string[] = [];
+  #lastLink = 0;
+  #deleting: Promise<void> = Promise.resolve();
+
+  constructor(disk: Disk, store: Store, log: Log) {
+    this.#disk = disk;
+    this.#store = store;
+    this.#log = log;
+    this.#records = store.collection<LayerRecord>({ kind: 'layer', schema: 1 });
+    this.#mounter = new OverlayMounter(disk);
+  }
+
+  /** Looks at what is on disk. Called once, before anything else. */
+  async open(): Promise<void> {
+    const byCacheId = new Map<string, LayerRecord>();
+    for (const record of this.#records.values()) {
+      byCacheId.set(record.cacheId, record);
+      this.#lastLink = Math.max(this.#lastLink, Number.parseInt(record.link, 36));
+      if (!fs.existsSync(treeOf(this.#disk, record.cacheId))) {
+        this.#missing.add(record.id);
+        this.#log.error(
+          { layer: record.id },
+          'the tree of a layer is missing; the layer will be fetched anew when asked for',
+        );
+      } else this.#makeLink(record);
+    }
+    for (const name of await fs.promises.readdir(this.#disk.writable)) {
+      if (!isContainerId(name)) continue;
+      const parent = await this.#readParent(name);
+      const record = byCacheId.get(parent);
+      if (record !== undefined || parent === noParent) this.#writables.set(name, record?.id ?? null);
+      else this.#log.error({ container: name }, 'the layer below a container is not known');
+    }
+  }
+
+  get(chainId: ChainId): Layer | undefined {
+    return this.#there(chainId);
+  }
+
+  // Layers ----------------------------------------------------------------------------------------------------------
+
+  async apply(parent: ChainId | null, source: ApplySource): Promise<Layer> {
+    if (source.diffId === undefined) return this.#unpackLayer(parent, source);
+    const chainId = chainIdOf(parent, source.diffId);
+    for (;;) {
+      const known = this.get(chainId);
+      if (known !== undefined) return known;
+      const other = this.#inFlight.get(chainId);
+      if (other === undefined) break;
+      // When the other one fails, perhaps only because its client left, this source gets its turn.
+      await other.catch(() => undefined);
+      source.signal?.throwIfAborted();
+    }
+    const own = this.#unpackLayer(parent, source);
+    this.#inFlight.set(chainId, own);
+    try {
+      return await own;
+    } finally {
+      this.#inFlight.delete(chainId);
+    }
+  }
+
+  /** Unpacks an archive as it is into an existing directory (no whiteouts, no record): the contents of `docker load`, build contexts. */
+  async unpackInto(dir: string, source: ApplySource): Promise<void> {
+    await this.#unpack(dir, 'plain', source);
+  }
+
+  tar(chainId: ChainId): Readable {
+    const record = this.#there(chainId);
+    if (record === undefined) throw notFound(`layer ${chainId} does not exist`);
+    const lease = this.lease(chainId);
+    const stream = this.#pool.stream({ layer: path.join(this.#disk.root, record.cacheId) });
+    return stream.on('close', () => lease[Symbol.dispose]());
+  }
+
+  async commit(containerId: string): Promise<Layer> {
+    const parent = this.#parentOf(containerId);
+    const stream = this.#pool.stream({ upper: writablePaths(this.#disk, containerId).upper });
+    try {
+      return await this.apply(parent, { from: { stream } });
+    } finally {
+      stream.destroy();
+    }
+  }
+
+  async remove(chainId: ChainId): Promise<number> {
+    const record = this.#records.get(chainId);
+    if (record === undefined || this.#removing.has(chainId) || this.#inUse(chainId)) return 0;
+    this.#removing.add(chainId);
+    try {
+      await this.#store.commit([this.#records.remove(chainId)]);
+    } finally {
+      this.#removing.delete(chainId);
+      this.#missing.delete(chainId);
+    }
+    await fs.promises.rm(path.join(this.#disk.links, record.link), { force: true });
+    await this.#discard(path.join(this.#disk.root, record.cacheId));
+    return record.size;
+  }
+
+  lease(...chains: readonly ChainId[]): Disposable {
+    const held = new Set(chains);
+    for (const chain of held) this.#leases.set(chain, (this.#leases.get(chain) ?? 0) + 1);
+    return {
+      [Symbol.dispose]: () => {
+        for (const chain of held) {
+          const left = (this.#leases.get(chain) ?? 0) - 1;
+          if (left > 0) this.#leases.set(chain, left);
+          else this.#leases.delete(chain);
+        }
+        held.clear();
+      },
+    };
+  }
+
+  describe(chainId: ChainId): Readonly<Record<string, string>> {
+    const [top, ...below] = this.#stack(chainId);
+    invariant(top !== undefined, 'a stack has a top');
+    const dir = path.join(this.#disk.root, top.cacheId);
+    return {
+      ...(below.length > 0 && { LowerDir: below.map((layer) => treeOf(this.#disk, layer.cacheId)).join(':') }),
+      MergedDir: path.join(dir, 'merged'),
+      UpperDir: treeOf(this.#disk, top.cacheId),
+      WorkDir: path.join(dir, 'work'),
+    };
+  }
+
+  // Writable trees --------------------------------------------------------------------------------------------------
+
+  async createWritable(containerId: string, parent: ChainId | null): Promise<void> {
+    if (this.#writables.has(containerId)) return;
+    const top = parent === null ? undefined : this.#existing(parent);
+    this.#writables.set(containerId, parent); // from now on the layer stays
+    const { dir } = writablePaths(this.#disk, containerId);
+    const temporary = path.join(this.#disk.writable, temporaryPrefix + containerId);
+    try {
+      await fs.promises.rm(temporary, { recursive: true, force: true });
+      await fs.promises.mkdir(temporary, { mode: 0o710 });
+      await Promise.all([
+        ...['diff', 'work', 'merged'].map((name) => makeDirectory(path.join(temporary, name))),
+        fs.promises.symlink(top?.cacheId ?? noParent, path.join(temporary, 'parent')),
+      ]);
+      await fs.promises.rename(temporary, dir);
+    } catch (error) {
+      this.#writables.delete(containerId);
+      throw error;
+    }
+  }
+
+  async mountWritable(containerId: string): Promise<string> {
+    const parent = this.#parentOf(containerId);
+    const { merged } = writablePaths(this.#disk, containerId);
+    if (!isMounted(merged)) {
+      const links = parent === null ? [] : this.#stack(parent).map((record) => record.link);
+      this.#mounter.mount(containerId, links, merged);
+    }
+    return merged;
+  }
+
+  async unmountWritable(containerId: string): Promise<void> {
+    unmount(writablePaths(this.#disk, containerId).merged);
+  }
+
+  async removeWritable(containerId: string): Promise<void> {
+    const { dir, merged } = writablePaths(this.#disk, containerId);
+    unmount(merged);
+    await this.#discard(dir);
+    this.#writables.delete(containerId);
+  }
+
+  async writableSize(containerId: string): Promise<number> {
+    this.#parentOf(containerId);
+    return this.#pool.run('measure', { tree: writablePaths(this.#disk, containerId).upper });
+  }
+
+  describeWritable(containerId: string): Readonly<Record<string, string>> {
+    const parent = this.#writables.get(containerId) ?? null;
+    const { upper, work, merged } = writablePaths(this.#disk, containerId);
+    const lower =
+      parent === null ? [this.#disk.empty] : this.#stack(parent).map((layer) => treeOf(this.#disk, layer.cacheId));
+    return { LowerDir: lower.join(':'), MergedDir: merged, UpperDir: upper, WorkDir: work };
+  }
+
+  // Start and end ---------------------------------------------------------------------------------------------------
+
+  async reconcile(writable: ReadonlySet<string>, mounted: ReadonlySet<string>): Promise<void> {
+    await this.#sweepWritables(writable);
+    await this.#sweepLayers();
+    for (const name of await fs.promises.readdir(this.#disk.trash)) this.#deleteSoon(path.join(this.#disk.trash, name));
+    for (const containerId of this.#writables.keys()) {
+      try {
+        if (mounted.has(containerId)) await this.mountWritable(containerId);
+        else await this.unmountWritable(containerId);
+      } catch (error) {
+        this.#log.error({ container: containerId, error }, 'the root file system of a container cannot be mounted');
+      }
+    }
+  }
+
+  /** Waits until everything removed is deleted. */
+  async settled(): Promise<void> {
+    for (let seen: Promise<void> | null = null; seen !== this.#deleting; ) {
+      seen = this.#deleting;
+      await seen;
+    }
+  }
+
+  /** Ends threads and closes descriptors. Mounts stay: containers go on. */
+  async close(): Promise<void> {
+    await this.#pool.close();
+    this.#mounter.close();
+  }
+
+  // ------------------------------------------------------------------------------------------------------------------
+
+  #there(chainId: ChainId): LayerRecord | undefined {
+    return this.#missing.has(chainId) || this.#removing.has(chainId) ? undefined : this.#records.get(chainId);
+  }
+
+  #existing(chainId: ChainId): LayerRecord {
+    const record = this.#there(chainId);
+    if (record === undefined) throw internal(`layer ${chainId} does not exist`);
+    return record;
+  }
+
+  #parentOf(containerId: string): ChainId | null {
+    const parent = this.#writables.get(containerId);
+    if (parent === undefined) throw notFound(`container ${containerId} has no writable tree`);
+    return parent;
+  }
+
+  /** The layers of a chain, topmost first. */
+  #stack(chainId: ChainId): LayerRecord[] {
+    const stack: LayerRecord[] = [];
+    for (let next: ChainId | null = chainId; next !== null; ) {
+      const record: LayerRecord = this.#existing(next);
+      stack.push(record);
+      next = record.parent;
+    }
+    return stack;
+  }
+
+  #inUse(chainId: ChainId): boolean {
+    if (this.#leases.has(chainId)) return true;
+    for (const parent of this.#writables.values()) if (parent === chainId) return true;
+    for (const record of this.#records.values()) if (record.parent === chainId) return true;
+    return false;
+  }
+
+  /** Until the layer counts, its parent is held: it may not go while something is being put on it. */
+  async #unpackLayer(parent: ChainId | null, source: ApplySource): Promise<Layer> {
+    using _ = parent === null ? undefined : this.lease(parent);
+    const below = parent === null ? null : this.#whenThere(parent);
+    below?.catch(() => undefined); // awaited below, after the archive
+    const cacheId = newCacheId();
+    const temporary = path.join(this.#disk.root, temporaryPrefix + cacheId);
+    this.#making.add(temporaryPrefix + cacheId).add(cacheId);
+    try {
+      await fs.promises.mkdir(temporary, { mode: 0o710 });
+      const unpacked = await this.#unpack(temporary, 'layer', source);
+      if (source.diffId !== undefined && unpacked.diffId !== source.diffId) {
+        throw invalid(`layer verification failed: the archive has digest ${unpacked.diffId}, not ${source.diffId}`);
+      }
+      await below;
+      const stack = parent === null ? [] : this.#stack(parent);
+      if (stack.length >= depthMax) throw invalid('max depth exceeded');
+      if (unpacked.implied.length > 0 && stack.length > 0) {
+        await this.#pool.run('inherit', {
+          tree: path.join(temporary, 'diff'),
+          below: stack.map((layer) => treeOf(this.#disk, layer.cacheId)),
+          paths: unpacked.implied,
+        });
+      }
+      return await this.#keep(temporary, cacheId, parent, unpacked);
+    } catch (error) {
+      await this.#discard(temporary);
+      throw error;
+    } finally {
+      this.#making.delete(temporaryPrefix + cacheId);
+      this.#making.delete(cacheId);
+    }
+  }
+
+  async #whenThere(chainId: ChainId): Promise<void> {
+    if (this.get(chainId) !== undefined) return;
+    const coming = this.#inFlight.get(chainId);
+    if (coming === undefined) throw internal(`the layer below, ${chainId}, does not exist`);
+    await coming;
+  }
+
+  /** From a finished temporary directory to a layer: rename, then the record. */
+  async #keep(temporary: string, cacheId: string, parent: ChainId | null, unpacked: Unpacked): Promise<Layer> {
+    const diffId = unpacked.diffId as DiffId;
+    const chainId = chainIdOf(parent, diffId);
+    const known = this.get(chainId);
+    if (known !== undefined) {
+      await this.#discard(temporary);
+      return known;
+    }
+    const link = (++this.#lastLink).toString(36);
+    const record: LayerRecord = { id: chainId, chainId, parent, diffId, size: unpacked.size, cacheId, link };
+    const dir = path.join(this.#disk.root, cacheId);
+    await fs.promises.rename(temporary, dir);
+    try {
+      this.#makeLink(record);
+      await syncDirectory(this.#disk.root);
+      await this.#store.commit([this.#records.put(record)]);
+    } catch (error) {
+      await this.#discard(dir);
+      throw error;
+    }
+    this.#missing.delete(chainId);
+    return record;
+  }
+
+  async #unpack(into: string, as: 'layer' | 'plain', source: ApplySource): Promise<Unpacked> {
+    const { signal } = source;
+    signal?.throwIfAborted();
+    const input = await openInput(source);
+    const cancel = new Int32Array(new SharedArrayBuffer(4));
+    const abort = () => {
+      Atomics.store(cancel, 0, 1);
+      input.cancel(signal?.reason instanceof Error ? signal.reason : new Error('aborted'));
+    };
+    signal?.addEventListener('abort', abort, { once: true });
+    try {
+      const unpacked = await this.#pool.run('unpack', { fd: input.fd, into, as, cancel });
+      const failure = await input.settled;
+      if (failure !== null) throw failure;
+      signal?.throwIfAborted();
+      return unpacked;
+    } catch (error) {
+      // An archive that ends too early is seldom the archive's fault: the network or the decompressor knows better.
+      signal?.throwIfAborted();
+      throw (await Promise.race([input.settled, later(failureWaitMs)])) ?? error;
+    } finally {
+      signal?.removeEventListener('abort', abort);
+      await input.close();
+    }
+  }
+
+  #makeLink(record: LayerRecord): void {
+    const link = path.join(this.#disk.links, record.link);
+    try {
+      fs.symlinkSync(linkTarget(record.cacheId), link);
+    } catch (error) {
+      if (!isErrno(error, 'EEXIST')) throw error;
+      if (fs.readlinkSync(link) === linkTarget(record.cacheId)) return;
+      fs.rmSync(link);
+      fs.symlinkSync(linkTarget(record.cacheId), link);
+    }
+  }
+
+  /** The cacheId a writable tree stands on, or `noParent`; empty when the tree does not say. */
+  async #readParent(containerId: string): Promise<string> {
+    try {
+      return await fs.promises.readlink(path.join(this.#disk.writable, containerId, 'parent'));
+    } catch (error) {
+      if (isErrno(error, 'ENOENT')) return '';
+      throw error;
+    }
+  }
+
+  async #sweepWritables(known: ReadonlySet<string>): Promise<void> {
+    const unread = new Set(this.#store.damaged.map((damaged) => damaged.id));
+    for (const name of await fs.promises.readdir(this.#disk.writable)) {
+      if (name.startsWith(temporaryPrefix)) await this.#discard(path.join(this.#disk.writable, name));
+      else if (isContainerId(name) && !known.has(name) && !unread.has(name)) await this.removeWritable(name);
+    }
+  }
+
+  async #sweepLayers(): Promise<void> {
+    const claimed = new Set<string>();
+    const links = new Set<string>();
+    const newest = this.#lastLink;
+    for (const record of this.#records.values()) {
+      claimed.add(record.cacheId);
+      links.add(record.link);
+    }
+    const unread = this.#store.damaged.some((damaged) => damaged.kind === 'layer');
+    for (const name of fs.readdirSync(this.#disk.root)) {
+      if (this.#making.has(name)) continue;
+      const unclaimed = isCacheId(name) && !claimed.has(name) && !unread;
+      if (unclaimed || name.startsWith(temporaryPrefix)) await this.#discard(path.join(this.#disk.root, name));
+    }
+    if (unread) {
+      this.#log.warn({}, 'a layer record cannot be read; layers that no record claims are kept');
+      return;
+    }
+    for (const name of fs.readdirSync(this.#disk.links)) {
+      if (!links.has(name) && Number.parseInt(name, 36) <= newest)
+        await fs.promises.rm(path.join(this.#disk.links, name), { force: true });
+    }
+  }
+
+  /** Out of the way at once, deleted behind. What is not there is no error. */
+  async #discard(dir: string): Promise<void> {
+    const aside = path.join(this.#disk.trash, newCacheId());
+    try {
+      await fs.promises.rename(dir, aside);
+    } catch (error) {
+      if (isErrno(error, 'ENOENT')) return;
+      throw error;
+    }
+    this.#deleteSoon(aside);
+  }
+
+  #deleteSoon(tree: string): void {
+    this.#trash.push(tree);
+    if (this.#trash.length > 1) return;
+    this.#deleting = this.#deleting.then(async () => {
+      await later(deleteDelayMs);
+      const trees = this.#trash;
+      this.#trash = [];
+      try {
+        for (const { tree: left, reason } of await this.#pool.run('delete', { trees })) {
+          this.#log.warn(
+            { tree: left, reason },
+            'a removed tree cannot be deleted; it will be tried again at the next start',
+          );
+        }
+      } catch (error) {
+        this.#log.debug({ reason: messageOf(error) }, 'deleting removed trees was cut short');
+      }
+    });
+  }
+}
+
+const later = (ms: number): Promise<null> => new Promise((resolve) => setTimeout(() => resolve(null), ms));
+
+/** A root that containers see: 0755 whatever the umask. */
+async function makeDirectory(dir: string): Promise<void> {
+  await fs.promises.mkdir(dir, { mode: 0o755 });
+  await fs.promises.chmod(dir, 0o755);
+}
