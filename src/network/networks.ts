@@ -11,6 +11,7 @@ import type { Config } from '../config/types.ts';
 import { EngineError, invalid, invariant, messageOf } from '../lib/errors.ts';
 import { type ContainerId, type NetworkId, newId } from '../lib/ids.ts';
 import type { Log } from '../lib/log.ts';
+import { forgetUdpFlowsTo } from '../platform/conntrack.ts';
 import { Netlink } from '../platform/netlink.ts';
 import type { Collection, Store } from '../store/types.ts';
 import { Addresses } from './addresses.ts';
@@ -134,6 +135,7 @@ class LocalNetworks implements Networks {
       failures.push(error);
     }
     this.#reservations.release(containerId);
+    if (held?.joined && held.published.some(({ protocol }) => protocol === 'udp')) this.#forgetFlows(held.joined);
     try {
       this.#detach(containerId, held?.joined ?? null);
     } catch (error) {
@@ -233,6 +235,15 @@ class LocalNetworks implements Networks {
         `driver failed programming external connectivity on endpoint ${endpoint}: ${messageOf(error)}`,
         { cause: error },
       );
+    }
+  }
+
+  /** Its clients would lose datagrams for a while otherwise, which is no reason for a leave to fail. */
+  #forgetFlows({ ipv4 }: Joined): void {
+    try {
+      forgetUdpFlowsTo(parseIPv4(ipv4) ?? 0);
+    } catch (error) {
+      this.#log.warn({ error, address: ipv4 }, 'UDP flows to a container that left could not be ended');
     }
   }
 

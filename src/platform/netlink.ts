@@ -3,20 +3,15 @@
  *
  * A socket belongs for ever to the namespace it was opened in, whatever the calling thread does afterwards. So work inside a
  * container's namespace needs no more than `Netlink.openIn(path)`; every later call is an ordinary system call.
- * The kernel does what a message asks before `send` returns, so reading the answer never waits.
  */
-import { check, declare, isErrno, SystemError } from './libc.ts';
+import { isErrno } from './libc.ts';
 import { inNamespace } from './namespace.ts';
+import { attribute, attributes, NetlinkSocket, NLA_F_NESTED, NLM_F, nested, text, uint32 } from './netlink-socket.ts';
 
-const AF_NETLINK = 16;
 const AF_INET = 2;
 const AF_UNSPEC = 0;
-const SOCK_RAW = 3;
-const SOCK_CLOEXEC = 0o2000000;
 const NETLINK_ROUTE = 0;
 
-const NLM_F = { REQUEST: 1, ACK: 4, EXCL: 0x200, CREATE: 0x400, DUMP: 0x300 } as const;
-const NLMSG = { ERROR: 2, DONE: 3 } as const;
 const RTM = {
   NEWLINK: 16,
   DELLINK: 17,
@@ -47,23 +42,9 @@ const RT_TABLE_MAIN = 254;
 const RTPROT_BOOT = 3;
 const RTN_UNICAST = 1;
 const IFF_UP = 1;
-const NLA_TYPE = 0x3fff;
-const NLA_F_NESTED = 0x8000;
 
 /** Group of links about to be removed; an arbitrary number that nobody uses. */
 const removalGroup = 0x51_1b_0a_7e;
-
-/** The kernel fills an answer's datagram up to this size. */
-const bufferSize = 64 * 1024;
-
-const socket_ = declare<[number, number, number], number>('int socket(int domain, int type, int protocol)');
-const close_ = declare<[number], number>('int close(int fd)');
-const send_ = declare<[number, Uint8Array, number, number], number>(
-  'long send(int fd, const void *buf, unsigned long len, int flags)',
-);
-const recv_ = declare<[number, Uint8Array, number, number], number>(
-  'long recv(int fd, void *buf, unsigned long len, int flags)',
-);
 
 export interface Link {
   readonly index: number;
@@ -112,32 +93,26 @@ export interface VethRequest {
 
 /** One rtnetlink socket. IPv4 only, except where said. Failures are `SystemError`s of the kernel's errno. */
 export class Netlink implements Disposable {
-  #fd: number;
-  #sequence = 0;
-  readonly #buffer = Buffer.allocUnsafe(bufferSize);
+  readonly #socket = new NetlinkSocket(NETLINK_ROUTE);
 
-  /** Of the calling thread's namespace. */
-  constructor() {
-    this.#fd = check(socket_(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE), 'socket', 'netlink');
-  }
-
-  /** Of the namespace kept at `path`. */
+  /** Of the namespace kept at `path`; `new Netlink()` is of the calling thread's. */
   static openIn(path: string): Netlink {
     return inNamespace(path, 'net', () => new Netlink());
   }
 
   [Symbol.dispose](): void {
-    if (this.#fd >= 0) close_(this.#fd);
-    this.#fd = -1;
+    this.#socket.close();
   }
 
   links(): Link[] {
-    return this.#request(RTM.GETLINK, NLM_F.DUMP, linkHeader({}), 'list links').map(parseLink);
+    return this.#socket.request(RTM.GETLINK, NLM_F.DUMP, linkHeader({}), 'list links').map(parseLink);
   }
 
   link(name: string): Link | undefined {
     try {
-      return this.#request(RTM.GETLINK, 0, linkHeader({}), `get ${name}`, [text(IFLA.IFNAME, name)]).map(parseLink)[0];
+      return this.#socket
+        .request(RTM.GETLINK, 0, linkHeader({}), `get ${name}`, [text(IFLA.IFNAME, name)])
+        .map(parseLink)[0];
     } catch (error) {
       if (isErrno(error, 'ENODEV')) return undefined;
       throw error;
@@ -146,7 +121,8 @@ export class Netlink implements Disposable {
 
   /** All IPv4 addresses, of all links. */
   addresses(): LinkPrefix[] {
-    return this.#request(RTM.GETADDR, NLM_F.DUMP, addressHeader(0, 0), 'list addresses')
+    return this.#socket
+      .request(RTM.GETADDR, NLM_F.DUMP, addressHeader(0, 0), 'list addresses')
       .filter((body) => body[0] === AF_INET)
       .map((body) => {
         const found = attributes(body, 8);
@@ -157,7 +133,7 @@ export class Netlink implements Disposable {
 
   /** Destinations of the main table's IPv4 routes, default routes left out. `index` 0: by no single link. */
   routes(): LinkPrefix[] {
-    return this.#request(RTM.GETROUTE, NLM_F.DUMP, routeHeader(0), 'list routes').flatMap((body) => {
+    return this.#socket.request(RTM.GETROUTE, NLM_F.DUMP, routeHeader(0), 'list routes').flatMap((body) => {
       const found = attributes(body, 12);
       const destination = found.get(RTA.DST);
       const table = found.get(RTA.TABLE)?.readUInt32LE() ?? body.readUInt8(4);
@@ -174,7 +150,7 @@ export class Netlink implements Disposable {
 
   /** A bridge, up. Its MAC is fixed, so that it doesn't change with the ports. */
   addBridge(name: string, mac: string): void {
-    this.#request(RTM.NEWLINK, NLM_F.CREATE | NLM_F.EXCL, linkHeader({ up: true }), `add bridge ${name}`, [
+    this.#socket.request(RTM.NEWLINK, NLM_F.CREATE | NLM_F.EXCL, linkHeader({ up: true }), `add bridge ${name}`, [
       text(IFLA.IFNAME, name),
       attribute(IFLA.ADDRESS, macBytes(mac)),
       nested(IFLA.LINKINFO, [text(IFLA_INFO.KIND, 'bridge')]),
@@ -185,7 +161,7 @@ export class Netlink implements Disposable {
   addVeth(request: VethRequest): void {
     const { peer } = request;
     const mtu = uint32(IFLA.MTU, request.mtu);
-    this.#request(RTM.NEWLINK, NLM_F.CREATE | NLM_F.EXCL, linkHeader({ up: true }), `add veth ${request.name}`, [
+    this.#socket.request(RTM.NEWLINK, NLM_F.CREATE | NLM_F.EXCL, linkHeader({ up: true }), `add veth ${request.name}`, [
       text(IFLA.IFNAME, request.name),
       mtu,
       uint32(IFLA.MASTER, request.master),
@@ -208,16 +184,18 @@ export class Netlink implements Disposable {
   }
 
   setUp(index: number): void {
-    this.#request(RTM.NEWLINK, 0, linkHeader({ index, up: true }), `set link ${index} up`);
+    this.#socket.request(RTM.NEWLINK, 0, linkHeader({ index, up: true }), `set link ${index} up`);
   }
 
   setMaster(index: number, master: number): void {
-    this.#request(RTM.NEWLINK, 0, linkHeader({ index }), `set master of link ${index}`, [uint32(IFLA.MASTER, master)]);
+    this.#socket.request(RTM.NEWLINK, 0, linkHeader({ index }), `set master of link ${index}`, [
+      uint32(IFLA.MASTER, master),
+    ]);
   }
 
   /** Lets a bridge port's own frames come back to it. */
   setHairpin(index: number): void {
-    this.#request(RTM.NEWLINK, 0, linkHeader({ index }), `set hairpin mode of link ${index}`, [
+    this.#socket.request(RTM.NEWLINK, 0, linkHeader({ index }), `set hairpin mode of link ${index}`, [
       nested(IFLA.LINKINFO, [
         text(IFLA_INFO_SLAVE.KIND, 'bridge'),
         nested(IFLA_INFO_SLAVE.DATA, [attribute(IFLA_BRPORT_MODE, Buffer.of(1))]),
@@ -233,7 +211,7 @@ export class Netlink implements Disposable {
     let found = false;
     for (const name of names) {
       try {
-        this.#request(RTM.NEWLINK, 0, linkHeader({}), `mark ${name}`, [
+        this.#socket.request(RTM.NEWLINK, 0, linkHeader({}), `mark ${name}`, [
           text(IFLA.IFNAME, name),
           uint32(IFLA.GROUP, removalGroup),
         ]);
@@ -244,7 +222,7 @@ export class Netlink implements Disposable {
     }
     if (!found) return;
     try {
-      this.#request(RTM.DELLINK, 0, linkHeader({}), 'remove marked links', [uint32(IFLA.GROUP, removalGroup)]);
+      this.#socket.request(RTM.DELLINK, 0, linkHeader({}), 'remove marked links', [uint32(IFLA.GROUP, removalGroup)]);
     } catch (error) {
       if (!isErrno(error, 'ENODEV')) throw error; // gone by themselves meanwhile
     }
@@ -252,7 +230,7 @@ export class Netlink implements Disposable {
 
   addAddress({ index, address, prefixLength }: LinkPrefix): void {
     const broadcast = (address | (0xffffffff >>> prefixLength)) >>> 0;
-    this.#request(
+    this.#socket.request(
       RTM.NEWADDR,
       NLM_F.CREATE | NLM_F.EXCL,
       addressHeader(index, prefixLength),
@@ -266,67 +244,17 @@ export class Netlink implements Disposable {
   }
 
   removeAddress({ index, address, prefixLength }: LinkPrefix): void {
-    this.#request(RTM.DELADDR, 0, addressHeader(index, prefixLength), `remove address of link ${index}`, [
+    this.#socket.request(RTM.DELADDR, 0, addressHeader(index, prefixLength), `remove address of link ${index}`, [
       attribute(IFA.LOCAL, ipv4Bytes(address)),
     ]);
   }
 
   addDefaultRoute(index: number, gateway: number): void {
-    this.#request(RTM.NEWROUTE, NLM_F.CREATE | NLM_F.EXCL, routeHeader(RT_TABLE_MAIN), 'add default route', [
+    this.#socket.request(RTM.NEWROUTE, NLM_F.CREATE | NLM_F.EXCL, routeHeader(RT_TABLE_MAIN), 'add default route', [
       attribute(RTA.GATEWAY, ipv4Bytes(gateway)),
       uint32(RTA.OIF, index),
     ]);
   }
-
-  /** Sends one message; answers the bodies of all messages that came back before the end. */
-  #request(type: number, flags: number, header: Buffer, detail: string, attributes_: readonly Buffer[] = []): Buffer[] {
-    const sequence = ++this.#sequence;
-    const body = Buffer.concat([header, ...attributes_]);
-    const message = Buffer.alloc(16 + body.length);
-    message.writeUInt32LE(message.length, 0);
-    message.writeUInt16LE(type, 4);
-    message.writeUInt16LE(flags | NLM_F.REQUEST | (flags & NLM_F.DUMP && NLM_F.DUMP) | NLM_F.ACK, 6);
-    message.writeUInt32LE(sequence, 8);
-    body.copy(message, 16);
-    check(send_(this.#fd, message, message.length, 0), 'netlink', detail);
-
-    const bodies: Buffer[] = [];
-    for (;;) {
-      const length = check(recv_(this.#fd, this.#buffer, bufferSize, 0), 'netlink', detail);
-      for (let offset = 0; offset + 16 <= length; ) {
-        const size = this.#buffer.readUInt32LE(offset);
-        const answerType = this.#buffer.readUInt16LE(offset + 4);
-        // Answers to a request that failed half-way are still in the queue and not ours.
-        if (this.#buffer.readUInt32LE(offset + 8) === sequence) {
-          const answer = this.#buffer.subarray(offset + 16, offset + size);
-          if (answerType === NLMSG.ERROR || answerType === NLMSG.DONE) {
-            const errno = answer.length >= 4 ? -answer.readInt32LE() : 0;
-            if (errno > 0) throw new SystemError('netlink', errno, detail);
-            return bodies;
-          }
-          bodies.push(Buffer.from(answer));
-        }
-        offset += (size + 3) & ~3;
-      }
-    }
-  }
-}
-
-function attribute(type: number, payload: Uint8Array): Buffer {
-  const bytes = Buffer.alloc((4 + payload.length + 3) & ~3);
-  bytes.writeUInt16LE(4 + payload.length, 0);
-  bytes.writeUInt16LE(type, 2);
-  bytes.set(payload, 4);
-  return bytes;
-}
-
-const nested = (type: number, inner: readonly Buffer[]): Buffer => attribute(type | NLA_F_NESTED, Buffer.concat(inner));
-const text = (type: number, value: string): Buffer => attribute(type, Buffer.from(`${value}\0`));
-
-function uint32(type: number, value: number): Buffer {
-  const payload = Buffer.alloc(4);
-  payload.writeUInt32LE(value);
-  return attribute(type, payload);
 }
 
 function ipv4Bytes(address: number): Buffer {
@@ -361,17 +289,6 @@ function addressHeader(index: number, prefixLength: number): Buffer {
 /** struct rtmsg of a unicast route to everywhere */
 function routeHeader(table: number): Buffer {
   return Buffer.of(AF_INET, 0, 0, 0, table, RTPROT_BOOT, 0, RTN_UNICAST, 0, 0, 0, 0);
-}
-
-function attributes(body: Buffer, start: number): Map<number, Buffer> {
-  const found = new Map<number, Buffer>();
-  for (let offset = start; offset + 4 <= body.length; ) {
-    const size = body.readUInt16LE(offset);
-    if (size < 4) break;
-    found.set(body.readUInt16LE(offset + 2) & NLA_TYPE, body.subarray(offset + 4, offset + size));
-    offset += (size + 3) & ~3;
-  }
-  return found;
 }
 
 const textOf = (bytes: Buffer | undefined): string => bytes?.toString('utf8').replace(/\0.*$/s, '') ?? '';

@@ -237,6 +237,18 @@ test('leaving gives everything back, can be repeated, and an address rests befor
   assert.equal(await world.ask(null, 'tcp', '127.0.0.1', 8080), 'next 172.17.0.1 hello');
 });
 
+test('a UDP client that goes on sending reaches the next holder of the port', async (t) => {
+  const world = new World(t);
+  const networks = await world.networks();
+  const left = world.neighbour('left', '10.1.0');
+  for (const name of ['first', 'second']) {
+    const sandbox = await world.join(networks, name, { '53/udp': [{ HostPort: '5353' }] });
+    await world.serve(path(sandbox), 'udp', 53, name);
+    assert.equal(await world.ask(left, 'udp', '10.1.0.1', 5353, '40000'), `${name} 10.1.0.2 hello`);
+    await networks.leave(sandbox.containerId, sandbox);
+  }
+});
+
 test('the veth goes also when a process keeps the namespace', async (t) => {
   const world = new World(t);
   const networks = await world.networks();

@@ -1,6 +1,6 @@
 /**
  * A program that talks from inside a network namespace: `peer.ts tcp-serve ADDRESS PORT NAME`, `udp-serve …`,
- * `tcp-ask ADDRESS PORT`, `udp-ask …`. A server answers each question with its name and the address it saw.
+ * `tcp-ask ADDRESS PORT`, `udp-ask ADDRESS PORT [OWN PORT]`. A server answers each question with its name and the address it saw.
  */
 import dgram from 'node:dgram';
 import { once } from 'node:events';
@@ -51,6 +51,7 @@ async function askTcp(): Promise<string> {
 
 async function askUdp(): Promise<string> {
   const socket = dgram.createSocket(udpKind);
+  if (name !== '') socket.bind(Number(name));
   socket.send('hello', port, address);
   const [answer] = (await once(socket, 'message')) as [Buffer];
   return answer.toString();

@@ -134,8 +134,14 @@ export class World {
   }
 
   /** What came back: `<server's name> <address it saw> hello`, an errno's name, or `nothing`. */
-  async ask(namespace: string | null, protocol: 'tcp' | 'udp', address: string, port: number): Promise<string> {
-    const child = this.#peer(namespace, [`${protocol}-ask`, address, String(port)]);
+  async ask(
+    namespace: string | null,
+    protocol: 'tcp' | 'udp',
+    address: string,
+    port: number,
+    ownPort = '',
+  ): Promise<string> {
+    const child = this.#peer(namespace, [`${protocol}-ask`, address, String(port), ownPort]);
     let answer = '';
     child.stdout?.on('data', (chunk) => {
       answer += chunk;
