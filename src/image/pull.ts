@@ -1,9 +1,10 @@
 /**
- * Pull: a name becomes an image. Layers are fetched side by side and unpacked in order, each as soon as it can be; what is
- * here already is neither fetched nor unpacked. Nothing counts before its digest is verified.
+ * Pull: a name becomes an image. Layers are fetched side by side and unpacked side by side, begun from the lowest up; what
+ * is here already is neither fetched nor unpacked. Nothing counts before its digest is verified.
  */
-import { createHash } from 'node:crypto';
-import { invalid, messageOf, notFound } from '../lib/errors.ts';
+import { availableParallelism } from 'node:os';
+import { chainIdOf } from '../layer/store.ts';
+import { EngineError, invalid, messageOf, notFound } from '../lib/errors.ts';
 import type { ChainId, DiffId, Digest, ImageId } from '../lib/ids.ts';
 import type { Log } from '../lib/log.ts';
 import type { Download, Downloads } from '../registry/download.ts';
@@ -19,7 +20,7 @@ import {
 } from '../registry/manifest.ts';
 import type { Registries } from '../registry/registries.ts';
 import { Repository } from '../registry/repository.ts';
-import { unlessAborted } from '../registry/waiting.ts';
+import { Slots, unlessAborted } from '../registry/waiting.ts';
 import { type ProgressStream, whileReading } from './progress-stream.ts';
 import { canonicalName, familiarName, familiarReference, type Reference } from './reference.ts';
 import type { ImageSink, PullFn, PullRequest } from './transfer-types.ts';
@@ -36,6 +37,7 @@ const configBytesMax = 8 * 1024 * 1024;
 
 export function createPull(parts: PullParts): PullFn {
   const host = hostPlatform(parts.architecture ?? process.arch);
+  const unpackings = new Slots(() => Math.max(2, availableParallelism()));
   const swept = new Map<string, Promise<void>>();
   const sweep = (directory: string): Promise<void> =>
     parts.downloads.sweep(directory).catch((error: unknown) => {
@@ -47,7 +49,7 @@ export function createPull(parts: PullParts): PullFn {
       swept.set(sink.temporary, atStart);
       await atStart;
       try {
-        await new Pull(parts, host, request, sink, progress, ending).run();
+        await new Pull(parts, unpackings, host, request, sink, progress, ending).run();
       } catch (error) {
         await sweep(sink.temporary);
         ending.throwIfAborted();
@@ -74,6 +76,12 @@ interface LayerToPull {
   readonly label: string;
 }
 
+/** The layer under another, on its way. */
+interface Below {
+  readonly begun: Promise<void>;
+  readonly done: Promise<void>;
+}
+
 class Pull {
   readonly #parts: PullParts;
   readonly #platform: Platform;
@@ -83,9 +91,11 @@ class Pull {
   readonly #sink: ImageSink;
   readonly #progress: ProgressStream;
   readonly #signal: AbortSignal;
+  readonly #unpackings: Slots;
 
   constructor(
     parts: PullParts,
+    unpackings: Slots,
     host: Platform,
     request: PullRequest,
     sink: ImageSink,
@@ -94,6 +104,7 @@ class Pull {
   ) {
     const { domain, path, tag, digest } = request.reference;
     this.#parts = parts;
+    this.#unpackings = unpackings;
     this.#platform = request.platform ? parsePlatform(request.platform, host) : host;
     this.#request = request;
     this.#reference = digest === undefined ? { domain, path, tag } : { domain, path, digest };
@@ -207,21 +218,24 @@ class Pull {
     for (const layer of layers) this.#tell(layer, missing.includes(layer) ? 'Pulling fs layer' : 'Already exists');
     const failing = new AbortController();
     const signal = AbortSignal.any([this.#signal, failing.signal]);
-    let below: Promise<void> = Promise.resolve();
+    let below: Below = { begun: Promise.resolve(), done: Promise.resolve() };
     const all = missing.map((layer) => {
-      below = this.#pullLayer(layer, below, sources, signal);
-      below.catch((error: unknown) => failing.abort(error));
-      return below;
+      const begun = Promise.withResolvers<void>();
+      const done = this.#pullLayer(layer, below, begun.resolve, sources, signal);
+      done.catch((error: unknown) => failing.abort(error));
+      below = { begun: begun.promise, done };
+      return done;
     });
     await Promise.allSettled(all);
     this.#signal.throwIfAborted();
     if (failing.signal.aborted) throw failing.signal.reason;
   }
 
-  /** `below`: settles when the layers below are there. */
+  /** `begun` is called when the layer store has been given this layer, so that the one above may follow. */
   async #pullLayer(
     layer: LayerToPull,
-    below: Promise<void>,
+    below: Below,
+    begun: () => void,
     sources: readonly Repository[],
     signal: AbortSignal,
   ): Promise<void> {
@@ -229,7 +243,7 @@ class Pull {
       const share = this.#parts.downloads.join(this.#sink.temporary, layer.blob, sources);
       let done = false;
       try {
-        await this.#fetchAndApply(layer, share.download, below, signal);
+        await this.#unpack(layer, share.download, below, begun, signal);
         done = true;
       } catch (error) {
         // Bytes kept from an earlier attempt may have been damaged by a crash: once more from the first byte.
@@ -245,22 +259,39 @@ class Pull {
     this.#tell(layer, 'Pull complete');
   }
 
-  async #fetchAndApply(
+  async #unpack(
     layer: LayerToPull,
     download: Download,
-    below: Promise<void>,
+    below: Below,
+    begun: () => void,
     signal: AbortSignal,
   ): Promise<void> {
     using _reporting = this.#report(layer, download);
-    const { parent, diffId, blob, label } = layer;
-    // A download that fails does not wait for the layers below to be known.
-    await unlessAborted(Promise.race([below, download.done.then(() => below)]), signal);
+    // A download that fails does not wait for the layers below.
+    await unlessAborted(Promise.race([below.begun, download.done.then(() => below.begun)]), signal);
     await download.readable(signal);
-    const complete = download.state === 'complete';
+    const giveBack = await this.#unpackings.take(signal);
+    try {
+      const applied = this.#apply(layer, download, signal);
+      begun();
+      await applied.catch(async (error: unknown) => {
+        const broken = error instanceof ContentError || (error instanceof EngineError && error.kind === 'invalid');
+        if (broken) throw error;
+        // Perhaps a layer below was being unpacked for another pull that was given up, and this one has done it since.
+        await below.done;
+        await this.#apply(layer, download, signal);
+      });
+    } finally {
+      giveBack();
+    }
+  }
+
+  async #apply({ parent, diffId, blob, label }: LayerToPull, download: Download, signal: AbortSignal): Promise<void> {
+    const stream = download.state === 'complete' ? null : download.stream();
+    const from = stream === null ? { path: download.path } : { stream };
     const progress = (bytes: number): void => {
       if (download.state === 'complete') this.#progress.amount(label, 'Extracting', bytes, blob.size);
     };
-    const from = complete ? { path: download.path } : { stream: download.stream() };
     try {
       await this.#sink.layers.apply(parent, { from, diffId, progress, signal });
     } catch (error) {
@@ -269,7 +300,7 @@ class Pull {
       if (download.state === 'failed') await download.done;
       throw error;
     } finally {
-      from.stream?.destroy();
+      stream?.destroy();
     }
   }
 
@@ -323,12 +354,6 @@ function parseConfig(bytes: Buffer): { os: string; diffIds: readonly DiffId[] } 
     throw invalid('image config lists layers without a valid digest');
   const { os = '' } = document ?? {};
   return { os: typeof os === 'string' && os !== '' ? os.toLowerCase() : 'linux', diffIds };
-}
-
-/** OCI image spec, "Layer ChainID". */
-function chainIdOf(parent: ChainId | null, diffId: DiffId): ChainId {
-  if (parent === null) return diffId as string as ChainId;
-  return `sha256:${createHash('sha256').update(`${parent} ${diffId}`).digest('hex')}` as ChainId;
 }
 
 /** The registry's refusal in the words that clients know from pulls. */

@@ -40,7 +40,10 @@ export function tarFiles(directory: string): TarFiles {
   const store = {
     get: (chainId: ChainId) => layers.get(chainId),
     async apply(parent: ChainId | null, source: ApplySource): Promise<Layer> {
-      assert.ok(parent === null || layers.has(parent), 'the layer below must be there');
+      assert.ok(
+        parent === null || layers.has(parent) || running.has(parent),
+        'the layer below must be there or coming',
+      );
       assert.ok(source.diffId);
       const chainId = chainIdOf(parent, source.diffId);
       const known = layers.get(chainId);
@@ -75,6 +78,7 @@ export function tarFiles(directory: string): TarFiles {
         await rm(work, { force: true });
         throw error;
       }
+      if (parent !== null) await running.get(parent);
       await rename(work, pathOf(chainId));
       applied++;
       const layer = { chainId, parent, diffId, size };
