@@ -1,0 +1,41 @@
+/** Processes by number, told apart from later ones that got the same number, and signals that cannot miss. */
+import fs from 'node:fs';
+import { check, declare, isErrno, syscallNumber } from './libc.ts';
+
+const pidfdOpen = declare<[number, number, number], number>('long syscall(long number, int pid, unsigned int flags)');
+const pidfdSendSignal = declare<[number, number, number, null, number], number>(
+  'long syscall(long number, int pidfd, int signal, void *info, unsigned int flags)',
+);
+
+/**
+ * Start of a process in clock ticks since boot (`/proc/<pid>/stat`, field 22), as its identity next to the pid.
+ * Null when there is no such process, or only its corpse is left (zombie).
+ */
+export function startTicks(pid: number): number | null {
+  try {
+    const stat = fs.readFileSync(`/proc/${pid}/stat`, 'latin1');
+    // The name in brackets may hold anything, brackets too: count from the last one.
+    const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+    return fields[0] === 'Z' || fields[0] === 'X' ? null : Number(fields[19]);
+  } catch (error) {
+    if (isErrno(error, 'ENOENT', 'ESRCH')) return null;
+    throw error;
+  }
+}
+
+/** Signals that very process; false when it has gone. The pidfd pins the process before its identity is compared. */
+export function signalProcess(pid: number, expectedStartTicks: number, signal: number): boolean {
+  try {
+    const fd = check(pidfdOpen(syscallNumber.pidfd_open, pid, 0), 'pidfd_open', `pid ${pid}`);
+    try {
+      if (startTicks(pid) !== expectedStartTicks) return false;
+      check(pidfdSendSignal(syscallNumber.pidfd_send_signal, fd, signal, null, 0), 'pidfd_send_signal', `pid ${pid}`);
+      return true;
+    } finally {
+      fs.closeSync(fd);
+    }
+  } catch (error) {
+    if (isErrno(error, 'ESRCH', 'EINVAL')) return false;
+    throw error;
+  }
+}

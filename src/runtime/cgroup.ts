@@ -1,0 +1,450 @@
+/** Control groups as files: where they are, what the kernel offers, and what a container's own say. */
+import fs from 'node:fs';
+import fsp from 'node:fs/promises';
+import os from 'node:os';
+import path from 'node:path';
+import { isErrno } from '../platform/libc.ts';
+import { signalProcess, startTicks } from '../platform/process.ts';
+import type { CgroupStats } from './types.ts';
+
+export interface CgroupLayout {
+  readonly version: 1 | 2;
+  /** v1 with the v2 tree mounted beside it. */
+  readonly hybrid: boolean;
+  /** v1: mount point of each controller. v2: every controller at the one root. */
+  readonly controllers: ReadonlyMap<string, string>;
+  /** All v1 hierarchies (named ones too), or the one v2 root: where a container has a directory. */
+  readonly roots: readonly string[];
+}
+
+/** Reads the layout from a mount table in the form of `/proc/self/mountinfo`. */
+export function detectLayout(mountinfo: string, readControllers: (root: string) => string): CgroupLayout {
+  const controllers = new Map<string, string>();
+  const roots: string[] = [];
+  let unified: string | null = null;
+  for (const line of mountinfo.split('\n')) {
+    const [before = '', after = ''] = line.split(' - ');
+    const mountPoint = before.split(' ')[4] ?? '';
+    const [type, , options = ''] = after.split(' ');
+    if (!mountPoint.startsWith('/sys/fs/cgroup')) continue;
+    if (type === 'cgroup2') unified = mountPoint;
+    if (type !== 'cgroup') continue;
+    roots.push(mountPoint);
+    for (const option of options.split(',')) controllers.set(option, mountPoint);
+  }
+  if (roots.length > 0) return { version: 1, hybrid: unified !== null, controllers, roots };
+  const root = unified ?? '/sys/fs/cgroup';
+  for (const name of readControllers(root).split(/\s+/).filter(Boolean)) controllers.set(name, root);
+  return { version: 2, hybrid: false, controllers, roots: [root] };
+}
+
+/** What the kernel can limit here. */
+export interface KernelLimits {
+  readonly memory: boolean;
+  readonly memoryReservation: boolean;
+  readonly swap: boolean;
+  readonly swappiness: boolean;
+  readonly kernelMemory: boolean;
+  readonly oomKillDisable: boolean;
+  readonly cpuShares: boolean;
+  readonly cpuQuota: boolean;
+  readonly cpuRealtime: boolean;
+  readonly cpuset: boolean;
+  readonly pids: boolean;
+  readonly blkioWeight: boolean;
+  readonly blkioWeightDevice: boolean;
+  readonly blkioThrottle: boolean;
+}
+
+export function kernelLimits(layout: CgroupLayout): KernelLimits {
+  if (layout.version === 2) {
+    const has = (name: string): boolean => layout.controllers.has(name);
+    return {
+      memory: has('memory'),
+      memoryReservation: has('memory'),
+      swap: has('memory') && fs.existsSync('/proc/swaps'),
+      swappiness: false,
+      kernelMemory: false,
+      oomKillDisable: false,
+      cpuShares: has('cpu'),
+      cpuQuota: has('cpu'),
+      cpuRealtime: false,
+      cpuset: has('cpuset'),
+      pids: has('pids'),
+      blkioWeight: has('io') && fs.existsSync('/sys/module/bfq'),
+      blkioWeightDevice: has('io') && fs.existsSync('/sys/module/bfq'),
+      blkioThrottle: has('io'),
+    };
+  }
+  const file = (controller: string, name: string): boolean => {
+    const root = layout.controllers.get(controller);
+    return root !== undefined && fs.existsSync(`${root}/${name}`);
+  };
+  return {
+    memory: file('memory', 'memory.limit_in_bytes'),
+    memoryReservation: file('memory', 'memory.soft_limit_in_bytes'),
+    swap: file('memory', 'memory.memsw.limit_in_bytes'),
+    swappiness: file('memory', 'memory.swappiness'),
+    // The file is still there on newer kernels, but writing it has had no effect since Linux 6.1.
+    kernelMemory: false,
+    oomKillDisable: file('memory', 'memory.oom_control'),
+    cpuShares: file('cpu', 'cpu.shares'),
+    cpuQuota: file('cpu', 'cpu.cfs_quota_us'),
+    cpuRealtime: file('cpu', 'cpu.rt_runtime_us'),
+    cpuset: file('cpuset', 'cpuset.cpus'),
+    pids: layout.controllers.has('pids'),
+    blkioWeight: file('blkio', 'blkio.weight'),
+    blkioWeightDevice: file('blkio', 'blkio.weight_device'),
+    blkioThrottle: file('blkio', 'blkio.throttle.read_bps_device'),
+  };
+}
+
+/** The directories of one container's cgroup. */
+export class Cgroup {
+  readonly #layout: CgroupLayout;
+  readonly #path: string;
+
+  /** `cgroupPath` is absolute below each hierarchy, e.g. `/docker/<id>`. */
+  constructor(layout: CgroupLayout, cgroupPath: string) {
+    this.#layout = layout;
+    this.#path = path.posix.normalize(`/${cgroupPath}`);
+  }
+
+  #file(controller: string, name: string): string {
+    return `${this.#layout.controllers.get(controller) ?? `/sys/fs/cgroup/${controller}`}${this.#path}/${name}`;
+  }
+
+  get directories(): readonly string[] {
+    return this.#layout.roots.map((root) => root + this.#path);
+  }
+
+  /** pids inside, subgroups included; none when the group has gone. */
+  async processes(): Promise<readonly number[]> {
+    const directory =
+      this.#layout.version === 2
+        ? this.directories[0]
+        : path.dirname(this.#file(this.#layout.controllers.has('pids') ? 'pids' : 'memory', 'cgroup.procs'));
+    return directory === undefined ? [] : processesBelow(directory);
+  }
+
+  /**
+   * SIGKILL to everything inside, again until nobody is left: a process may fork while we read. Resolves after at most
+   * some tens of rounds; what survives those is stuck in the kernel.
+   */
+  async killAll(): Promise<void> {
+    for (let round = 0; round < 50; round += 1) {
+      const pids = await this.processes();
+      let alive = 0;
+      for (const pid of pids) {
+        const ticks = startTicks(pid);
+        if (ticks !== null && signalProcess(pid, ticks, os.constants.signals.SIGKILL)) alive += 1;
+      }
+      if (alive === 0) return;
+      await new Promise((resolve) => setTimeout(resolve, Math.min(1 + round, 20)));
+    }
+  }
+
+  /** Stops or continues everything inside; resolves when the kernel says so. */
+  async freeze(frozen: boolean): Promise<void> {
+    const [file, word, reached] =
+      this.#layout.version === 2
+        ? [this.#file('', 'cgroup.freeze'), frozen ? '1' : '0', () => this.#frozenV2(frozen)]
+        : [this.#file('freezer', 'freezer.state'), frozen ? 'FROZEN' : 'THAWED', () => this.#frozenV1(frozen)];
+    const control = this.#layout.version === 2 ? `${this.directories[0]}/cgroup.freeze` : file;
+    await fsp.writeFile(control, word);
+    for (let attempt = 0; !(await reached()); attempt += 1) {
+      if (attempt === 500) throw new Error(`the kernel has not ${frozen ? 'frozen' : 'thawed'} the cgroup in time`);
+      await new Promise((resolve) => setTimeout(resolve, Math.min(1 + attempt, 20)));
+      // A v1 group that was forking while it froze stays FREEZING until asked once more.
+      if (this.#layout.version === 1) await fsp.writeFile(control, word);
+    }
+  }
+
+  async #frozenV1(frozen: boolean): Promise<boolean> {
+    const state = (await fsp.readFile(this.#file('freezer', 'freezer.state'), 'utf8')).trim();
+    return state === (frozen ? 'FROZEN' : 'THAWED');
+  }
+
+  async #frozenV2(frozen: boolean): Promise<boolean> {
+    const events = await fsp.readFile(`${this.directories[0]}/cgroup.events`, 'utf8');
+    return new RegExp(`^frozen ${frozen ? 1 : 0}$`, 'm').test(events);
+  }
+
+  /** Whether the kernel's out-of-memory killer has struck inside; false when the group has gone. */
+  oomKilled(): boolean {
+    const file =
+      this.#layout.version === 2 ? `${this.directories[0]}/memory.events` : this.#file('memory', 'memory.oom_control');
+    try {
+      return Number(/^oom_kill (\d+)$/m.exec(fs.readFileSync(file, 'utf8'))?.[1] ?? 0) > 0;
+    } catch (error) {
+      if (isErrno(error, 'ENOENT', 'ENODEV', 'ENOTDIR')) return false;
+      throw error;
+    }
+  }
+
+  /**
+   * Removes the group's directories, subgroups first. True when nothing of it is left; false when somebody still
+   * lives inside.
+   */
+  async remove(): Promise<boolean> {
+    const removed = await Promise.all(this.directories.map(removeGroup));
+    return removed.every(Boolean);
+  }
+
+  async stats(): Promise<CgroupStats> {
+    return this.#layout.version === 2
+      ? statsV2(this.directories[0] ?? '')
+      : statsV1((controller, name) => this.#file(controller, name));
+  }
+}
+
+async function processesBelow(directory: string): Promise<readonly number[]> {
+  try {
+    const [text, entries] = await Promise.all([
+      fsp.readFile(`${directory}/cgroup.procs`, 'utf8'),
+      fsp.readdir(directory, { withFileTypes: true }),
+    ]);
+    const own = text.split('\n').filter(Boolean).map(Number);
+    const below = entries.filter((entry) => entry.isDirectory());
+    if (below.length === 0) return own;
+    const nested = await Promise.all(below.map((entry) => processesBelow(`${directory}/${entry.name}`)));
+    return [...own, ...nested.flat()];
+  } catch (error) {
+    if (isErrno(error, 'ENOENT', 'ENODEV')) return [];
+    throw error;
+  }
+}
+
+async function removeGroup(directory: string): Promise<boolean> {
+  try {
+    await fsp.rmdir(directory);
+    return true;
+  } catch (error) {
+    if (isErrno(error, 'ENOENT')) return true;
+    if (!isErrno(error, 'EBUSY', 'ENOTEMPTY')) throw error;
+  }
+  let below: string[];
+  try {
+    const entries = await fsp.readdir(directory, { withFileTypes: true });
+    below = entries.filter((entry) => entry.isDirectory()).map((entry) => entry.name);
+  } catch (error) {
+    if (isErrno(error, 'ENOENT')) return true;
+    throw error;
+  }
+  for (const name of below) await removeGroup(`${directory}/${name}`);
+  try {
+    await fsp.rmdir(directory);
+    return true;
+  } catch (error) {
+    return isErrno(error, 'ENOENT');
+  }
+}
+
+const nothing = '';
+
+async function readOr(file: string): Promise<string> {
+  try {
+    return await fsp.readFile(file, 'utf8');
+  } catch (error) {
+    if (isErrno(error, 'ENOENT', 'ENODEV', 'ENOTDIR', 'EOPNOTSUPP')) return nothing;
+    throw error;
+  }
+}
+
+/** `name value` lines. */
+function pairs(text: string): Record<string, number> {
+  const result: Record<string, number> = {};
+  for (const line of text.split('\n')) {
+    const space = line.lastIndexOf(' ');
+    if (space > 0) result[line.slice(0, space)] = Number(line.slice(space + 1));
+  }
+  return result;
+}
+
+/** The keys of v1's memory.stat that dockerd passes on. */
+const memoryKeysV1 = new Set(
+  (() => {
+    const own = `cache rss rss_huge mapped_file dirty writeback pgpgin pgpgout pgfault pgmajfault inactive_anon
+      active_anon inactive_file active_file unevictable`
+      .trim()
+      .split(/\s+/);
+    return [...own, ...own.map((key) => `total_${key}`), 'hierarchical_memory_limit', 'hierarchical_memsw_limit'];
+  })(),
+);
+
+/** A limit as the kernel prints it; without one, the machine's memory. */
+function memoryLimit(text: string): number {
+  const value = Number(text);
+  return text.trim() === '' || text.trim() === 'max' || value > os.totalmem() ? os.totalmem() : value;
+}
+
+/** Nanoseconds of all CPUs since boot, busy or not (first line of /proc/stat, in USER_HZ = 100 per second). */
+async function systemCpu(): Promise<number> {
+  const line = (await fsp.readFile('/proc/stat', 'utf8')).split('\n', 1)[0] ?? '';
+  const ticks = line
+    .trim()
+    .split(/\s+/)
+    .slice(1, 9)
+    .reduce((sum, text) => sum + Number(text), 0);
+  return ticks * 1e7;
+}
+
+type BlkioRow = { readonly major: number; readonly minor: number; readonly op: string; readonly value: number };
+
+async function statsV1(file: (controller: string, name: string) => string): Promise<CgroupStats> {
+  const read = (controller: string, name: string): Promise<string> => readOr(file(controller, name));
+  const blkio = async (name: string): Promise<readonly BlkioRow[]> =>
+    parseBlkio(
+      (await read('blkio', `blkio.${name}_recursive`)) || (await read('blkio', `blkio.throttle.${name}_recursive`)),
+    );
+  const [
+    current,
+    max,
+    usage,
+    maxUsage,
+    failcnt,
+    limit,
+    memory,
+    cpuTotal,
+    perCpu,
+    cpuStat,
+    throttling,
+    bytes,
+    serviced,
+  ] = await Promise.all([
+    read('pids', 'pids.current'),
+    read('pids', 'pids.max'),
+    read('memory', 'memory.usage_in_bytes'),
+    read('memory', 'memory.max_usage_in_bytes'),
+    read('memory', 'memory.failcnt'),
+    read('memory', 'memory.limit_in_bytes'),
+    read('memory', 'memory.stat'),
+    read('cpuacct', 'cpuacct.usage'),
+    read('cpuacct', 'cpuacct.usage_percpu'),
+    read('cpuacct', 'cpuacct.stat'),
+    read('cpu', 'cpu.stat'),
+    blkio('io_service_bytes'),
+    blkio('io_serviced'),
+  ]);
+  const cpu = pairs(cpuStat);
+  const periods = pairs(throttling);
+  const percpu = perCpu.trim() === '' ? [] : perCpu.trim().split(/\s+/).map(Number);
+  return {
+    pids_stats: pidsStats(current, max),
+    blkio_stats: {
+      io_service_bytes_recursive: bytes,
+      io_serviced_recursive: serviced,
+      io_queue_recursive: [],
+      io_service_time_recursive: [],
+      io_wait_time_recursive: [],
+      io_merged_recursive: [],
+      io_time_recursive: [],
+      sectors_recursive: [],
+    },
+    cpu: {
+      cpu_usage: {
+        total_usage: Number(cpuTotal),
+        percpu_usage: percpu,
+        usage_in_kernelmode: (cpu.system ?? 0) * 1e7,
+        usage_in_usermode: (cpu.user ?? 0) * 1e7,
+      },
+      system_cpu_usage: await systemCpu(),
+      online_cpus: onlineCpus,
+      throttling_data: {
+        periods: periods.nr_periods ?? 0,
+        throttled_periods: periods.nr_throttled ?? 0,
+        throttled_time: periods.throttled_time ?? 0,
+      },
+    },
+    memory_stats:
+      usage === nothing
+        ? {}
+        : {
+            usage: Number(usage),
+            max_usage: Number(maxUsage),
+            stats: Object.fromEntries(Object.entries(pairs(memory)).filter(([key]) => memoryKeysV1.has(key))),
+            failcnt: Number(failcnt),
+            limit: memoryLimit(limit),
+          },
+  };
+}
+
+const onlineCpus = os.cpus().length;
+
+function pidsStats(current: string, max: string): CgroupStats['pids_stats'] {
+  if (current === nothing) return {};
+  const limit = max.trim();
+  return { current: Number(current), ...(limit !== 'max' && limit !== '' && { limit: Number(limit) }) };
+}
+
+/** `8:0 Read 4096` lines; the last, `Total 4096`, has no device and is left out. */
+function parseBlkio(text: string): readonly BlkioRow[] {
+  const rows: BlkioRow[] = [];
+  for (const line of text.split('\n')) {
+    const match = /^(\d+):(\d+) (\w+) (\d+)$/.exec(line);
+    if (match)
+      rows.push({ major: Number(match[1]), minor: Number(match[2]), op: match[3] ?? '', value: Number(match[4]) });
+  }
+  return rows;
+}
+
+/** Readings of a v2 group's directory. */
+export async function statsV2(directory: string): Promise<CgroupStats> {
+  const read = (name: string): Promise<string> => readOr(`${directory}/${name}`);
+  const [current, max, usage, limit, memory, cpuStat, io] = await Promise.all([
+    read('pids.current'),
+    read('pids.max'),
+    read('memory.current'),
+    read('memory.max'),
+    read('memory.stat'),
+    read('cpu.stat'),
+    read('io.stat'),
+  ]);
+  const cpu = pairs(cpuStat);
+  return {
+    pids_stats: pidsStats(current, max),
+    blkio_stats: {
+      io_service_bytes_recursive: parseIoV2(io),
+      io_serviced_recursive: null,
+      io_queue_recursive: null,
+      io_service_time_recursive: null,
+      io_wait_time_recursive: null,
+      io_merged_recursive: null,
+      io_time_recursive: null,
+      sectors_recursive: null,
+    },
+    cpu: {
+      cpu_usage: {
+        total_usage: (cpu.usage_usec ?? 0) * 1000,
+        usage_in_kernelmode: (cpu.system_usec ?? 0) * 1000,
+        usage_in_usermode: (cpu.user_usec ?? 0) * 1000,
+      },
+      system_cpu_usage: await systemCpu(),
+      online_cpus: onlineCpus,
+      throttling_data: {
+        periods: cpu.nr_periods ?? 0,
+        throttled_periods: cpu.nr_throttled ?? 0,
+        throttled_time: (cpu.throttled_usec ?? 0) * 1000,
+      },
+    },
+    memory_stats: usage === nothing ? {} : { usage: Number(usage), stats: pairs(memory), limit: memoryLimit(limit) },
+  };
+}
+
+/** `8:0 rbytes=1 wbytes=2 rios=3 …` lines. */
+function parseIoV2(text: string): readonly BlkioRow[] {
+  const rows: BlkioRow[] = [];
+  for (const line of text.split('\n')) {
+    const device = /^(\d+):(\d+) /.exec(line);
+    if (!device) continue;
+    for (const [key, op] of [
+      ['rbytes', 'read'],
+      ['wbytes', 'write'],
+    ] as const) {
+      const value = new RegExp(`${key}=(\\d+)`).exec(line)?.[1];
+      if (value !== undefined)
+        rows.push({ major: Number(device[1]), minor: Number(device[2]), op, value: Number(value) });
+    }
+  }
+  return rows;
+}

@@ -1,0 +1,627 @@
+/**
+ * Containers through an OCI runtime and a monitor per container; see docs/runtime.md.
+ *
+ *     <execRoot>/container/<id>/   config.json (bundle), launch.json (ours), pid, monitor.pid, oom, ctl, attach, exec/
+ *     <execRoot>/exits/<id>        exit code, left by the monitor; the file's time is the time of the end
+ *     <execRoot>/runtime/<name>/   state of the runtimes (`--root`)
+ */
+import { execFile, spawn } from 'node:child_process';
+import fs from 'node:fs';
+import fsp from 'node:fs/promises';
+import os from 'node:os';
+import path from 'node:path';
+import type { HostConfig } from '../container/types.ts';
+import { internal, invalid, messageOf } from '../lib/errors.ts';
+import type { ContainerId } from '../lib/ids.ts';
+import type { Log } from '../lib/log.ts';
+import { isErrno } from '../platform/libc.ts';
+import { MS, mount, unmount } from '../platform/mount.ts';
+import { MountView } from '../platform/mountview.ts';
+import { sealedCopy } from '../platform/pipe.ts';
+import { signalProcess, startTicks } from '../platform/process.ts';
+import { makeDirectoriesInRoot } from '../platform/rooted.ts';
+import { heldCapabilities } from './capabilities.ts';
+import { Cgroup, type CgroupLayout, detectLayout, kernelLimits } from './cgroup.ts';
+import { launchExec } from './exec.ts';
+import { createFailure } from './failure.ts';
+import { connectStdin, launchMonitor, MonitorControl } from './monitor.ts';
+import { ownHardLimits, resourcesOf } from './resources.ts';
+import { buildSpec, capabilitySets, encodeSpec, environment, type Host, type OciProcess } from './spec.ts';
+import type {
+  CgroupStats,
+  ExecProcess,
+  ExecSpec,
+  ExitNotice,
+  Launched,
+  LaunchSpec,
+  Runtime,
+  RuntimeDescription,
+  StdinPipe,
+} from './types.ts';
+import { resolveUser } from './user.ts';
+
+export interface RuntimeOptions {
+  readonly execRoot: string;
+  /** Further runtimes by name; `crun` and `runc` are found on their own. */
+  readonly runtimes: Readonly<Record<string, { readonly path: string; readonly runtimeArgs: readonly string[] }>>;
+  /** Empty: crun when installed, else runc. */
+  readonly defaultRuntime: string;
+  readonly log: Log;
+}
+
+export function createRuntime(options: RuntimeOptions): Runtime & Disposable {
+  return new OciRuntime(options);
+}
+
+/** What later calls need to know of a container; kept in `launch.json` for the daemon's successors. */
+interface LaunchRecord {
+  readonly runtime: string;
+  readonly cgroupPath: string;
+  readonly rootfs: string;
+  readonly hostname: string;
+  readonly env: readonly string[];
+  readonly user: string;
+  readonly groupAdd: readonly string[] | null;
+  /** The container's process as in its spec. */
+  readonly process: OciProcess;
+}
+
+interface Binary {
+  readonly path: string;
+  readonly runtimeArgs: readonly string[];
+}
+
+const directoriesSearched = ['/usr/local/sbin', '/usr/local/bin', '/usr/sbin', '/usr/bin', '/sbin', '/bin'];
+
+function findBinary(name: string): string | null {
+  if (name.startsWith('/')) return fs.existsSync(name) ? name : null;
+  return directoriesSearched.map((directory) => `${directory}/${name}`).find((file) => fs.existsSync(file)) ?? null;
+}
+
+const isContainerId = (name: string): name is ContainerId => /^[0-9a-f]{64}$/.test(name);
+const unifiedRoot = '/sys/fs/cgroup/unified';
+
+class OciRuntime implements Runtime, Disposable {
+  readonly #options: RuntimeOptions;
+  readonly #records = new Map<ContainerId, LaunchRecord>();
+  readonly #controls = new Map<ContainerId, MonitorControl>();
+  readonly #listeners: ((notice: ExitNotice) => void)[] = [];
+  /** Exits told already. */
+  readonly #told = new Set<ContainerId>();
+  readonly #versions = new Map<string, string>();
+  readonly #copies = new Map<string, { readonly fd: number; readonly identity: string }>();
+  #binaries = new Map<string, Binary>();
+  #default = '';
+  #monitor = '';
+  #layout: CgroupLayout | null = null;
+  #host: Host | null = null;
+  #view: MountView | null = null;
+  #watcher: fs.FSWatcher | null = null;
+  #rescan: NodeJS.Timeout | null = null;
+  #execCount = 0;
+
+  constructor(options: RuntimeOptions) {
+    this.#options = options;
+  }
+
+  get #exitDirectory(): string {
+    return `${this.#options.execRoot}/exits`;
+  }
+
+  #directory(id: ContainerId): string {
+    return `${this.#options.execRoot}/container/${id}`;
+  }
+
+  #stateRoot(runtime: string): string {
+    return `${this.#options.execRoot}/runtime/${runtime}`;
+  }
+
+  async prepare(): Promise<void> {
+    const { execRoot, runtimes, log } = this.#options;
+    for (const directory of ['container', 'exits', 'runtime']) {
+      fs.mkdirSync(`${execRoot}/${directory}`, { recursive: true, mode: 0o700 });
+    }
+    const found = ['crun', 'runc'].flatMap((name) => {
+      const file = findBinary(name);
+      return file ? [[name, { path: file, runtimeArgs: [] }] as const] : [];
+    });
+    this.#binaries = new Map<string, Binary>([...found, ...Object.entries(runtimes)]);
+    this.#default = this.#options.defaultRuntime || (this.#binaries.has('crun') ? 'crun' : 'runc');
+    if (!this.#binaries.has(this.#default)) {
+      throw internal(`no OCI runtime ${this.#default}: install crun or runc, or name one with --add-runtime`);
+    }
+    const monitor = findBinary('conmon');
+    if (!monitor) throw internal('conmon is not installed');
+    this.#monitor = monitor;
+
+    const layout = detectLayout(fs.readFileSync('/proc/self/mountinfo', 'utf8'), (root) =>
+      fs.readFileSync(`${root}/cgroup.controllers`, 'utf8'),
+    );
+    this.#layout = layout;
+    const held = heldCapabilities();
+    const mayRaise = held.has('CAP_SYS_RESOURCE');
+    this.#host = {
+      limits: kernelLimits(layout),
+      cgroupVersion: layout.version,
+      held,
+      hardLimits: mayRaise ? null : ownHardLimits(fs.readFileSync('/proc/self/limits', 'utf8')),
+      oomScoreAdjMin: mayRaise ? -1000 : Number(fs.readFileSync('/proc/self/oom_score_adj', 'latin1')),
+      apparmor: isApparmorOn(),
+    };
+    this.#watchExits();
+    for (const name of [...this.#binaries.keys(), 'conmon']) {
+      const file = this.#binaries.get(name)?.path ?? monitor;
+      execFile(file, ['--version'], { timeout: 10_000, maxBuffer: 64 * 1024 }, (error, stdout) => {
+        const version = /version:?\s+(\S+)/.exec(stdout)?.[1];
+        if (version) this.#versions.set(name, version);
+        else log.warn({ error, binary: file }, 'a binary does not tell its version');
+      });
+    }
+  }
+
+  [Symbol.dispose](): void {
+    this.#watcher?.close();
+    if (this.#rescan) clearInterval(this.#rescan);
+    this.#view?.[Symbol.dispose]();
+    for (const { fd } of this.#copies.values()) fs.closeSync(fd);
+    this.#copies.clear();
+  }
+
+  describe(): RuntimeDescription {
+    const layout = this.#ready(this.#layout);
+    const { limits, apparmor } = this.#ready(this.#host);
+    return {
+      name: this.#default,
+      version: this.#versions.get(this.#default) ?? '',
+      available: Object.fromEntries([...this.#binaries].map(([name, { path: file }]) => [name, { path: file }])),
+      cgroupDriver: 'cgroupfs',
+      cgroupVersion: layout.version,
+      hybrid: layout.hybrid,
+      limits,
+      warnings: this.#knownTroubles(),
+      securityOptions: [...(apparmor ? ['name=apparmor'] : []), 'name=seccomp,profile=default'],
+    };
+  }
+
+  /** Versions with published holes. Distributions mend theirs without a new number, so this is a hint only. */
+  #knownTroubles(): readonly string[] {
+    const runc = this.#versions.get('runc');
+    const crun = this.#versions.get('crun');
+    const notes: string[] = [];
+    if (runc && olderThan(runc, runc.startsWith('1.3.') ? '1.3.3' : '1.2.8')) {
+      notes.push(
+        `runc ${runc}: versions before 1.2.8 and 1.3.3 let a container escape (CVE-2025-31133) unless your distribution has mended it`,
+      );
+    }
+    if (crun && olderThan(crun, '1.20')) {
+      notes.push(
+        `crun ${crun}: versions before 1.20 let krun containers escape (CVE-2025-24965) unless your distribution has mended it`,
+      );
+    }
+    return notes;
+  }
+
+  #ready<T>(value: T | null): T {
+    if (value === null) throw new Error('the runtime has not been prepared');
+    return value;
+  }
+
+  #cgroup(id: ContainerId): Cgroup {
+    return new Cgroup(this.#ready(this.#layout), this.#record(id).cgroupPath);
+  }
+
+  #record(id: ContainerId): LaunchRecord {
+    const known = this.#records.get(id);
+    if (known) return known;
+    let text: string;
+    try {
+      text = fs.readFileSync(`${this.#directory(id)}/launch.json`, 'utf8');
+    } catch (cause) {
+      throw internal(`container ${id} has no run directory`, { cause });
+    }
+    const record = JSON.parse(text) as LaunchRecord;
+    this.#records.set(id, record);
+    return record;
+  }
+
+  /** Name and executable of a runtime. Empty: the default. */
+  #runtimeNamed(name: string): { readonly name: string; readonly binary: Binary } {
+    const wanted = name || this.#default;
+    const binary = this.#binaries.get(wanted);
+    if (!binary) throw invalid(`Unknown runtime specified ${wanted}`);
+    return { name: wanted, binary };
+  }
+
+  /**
+   * What to execute for a runtime. crun, like runc, runs from a copy of itself that containers cannot write to
+   * (CVE-2019-5736) and makes one at every call, unless it finds itself in a sealed file: so it is given one, which saves
+   * a second start of the program. A replaced binary is copied anew.
+   */
+  #executable(binary: Binary): string {
+    if (path.basename(binary.path) !== 'crun') return binary.path;
+    const stat = fs.statSync(binary.path);
+    const identity = `${stat.dev}:${stat.ino}:${stat.size}:${stat.mtimeMs}`;
+    let copy = this.#copies.get(binary.path);
+    if (copy?.identity !== identity) {
+      if (copy) fs.closeSync(copy.fd);
+      copy = { fd: sealedCopy(binary.path), identity };
+      this.#copies.set(binary.path, copy);
+    }
+    return `/proc/${process.pid}/fd/${copy.fd}`;
+  }
+
+  /**
+   * Runs `work` where runtimes shall see the machine. crun refuses hybrid cgroups while the v2 tree owns a controller, so on
+   * such machines they get a view of the mounts without it. `mustSee` are paths that have to be the same there: a view
+   * that was made before they were mounted, and that mounts do not reach, is made anew.
+   */
+  #enter<T>(work: () => T, mustSee: readonly string[] = []): T {
+    if (!this.#ready(this.#layout).hybrid) return work();
+    const expected = mustSee.map(identityOf);
+    if (this.#view && mustSee.length > 0) {
+      const seen = this.#view.run(() => mustSee.map(identityOf));
+      if (seen.some((identity, index) => identity !== expected[index])) {
+        this.#view[Symbol.dispose]();
+        this.#view = null;
+      }
+    }
+    this.#view ??= new MountView([{ path: unifiedRoot, parent: path.dirname(unifiedRoot) }]);
+    return this.#view.run(work);
+  }
+
+  async create(launch: LaunchSpec): Promise<Launched & { readonly warnings: readonly string[] }> {
+    const { id, config, hostConfig } = launch;
+    const { name, binary } = this.#runtimeNamed(hostConfig.Runtime);
+    const directory = this.#directory(id);
+    if (fs.existsSync(directory)) await this.delete(id);
+
+    const user = resolveUser(launch.rootfs, config.User, hostConfig.GroupAdd);
+    makeWorkingDirectory(launch, user);
+    fs.mkdirSync(directory, { mode: 0o700 });
+    try {
+      const { spec, warnings } = buildSpec(launch, user, this.#ready(this.#host), this.#sharedMemory(launch));
+      const record: LaunchRecord = {
+        runtime: name,
+        cgroupPath: launch.cgroupPath,
+        rootfs: launch.rootfs,
+        hostname: launch.hostname,
+        env: launch.env,
+        user: config.User,
+        groupAdd: hostConfig.GroupAdd,
+        process: spec.process,
+      };
+      fs.writeFileSync(`${directory}/config.json`, encodeSpec(spec), { mode: 0o600 });
+      fs.writeFileSync(`${directory}/launch.json`, JSON.stringify(record), { mode: 0o600 });
+      fs.rmSync(`${this.#exitDirectory}/${id}`, { force: true });
+      this.#told.delete(id);
+      this.#records.set(id, record);
+      const binds = launch.mounts.filter((mount) => mount.source !== '').map((mount) => mount.source);
+      const answer = await launchMonitor({
+        monitor: this.#monitor,
+        runtime: this.#executable(binary),
+        runtimeArgs: [...binary.runtimeArgs, '--root', this.#stateRoot(name)],
+        id,
+        directory,
+        exitDirectory: this.#exitDirectory,
+        logPath: launch.logPath,
+        tty: config.Tty,
+        stdin: config.OpenStdin,
+        stdinOnce: config.StdinOnce,
+        enter: (work) => this.#enter(work, [launch.rootfs, ...binds]),
+      });
+      if ('failure' in answer) throw createFailure(answer.failure, spec.process.args[0] ?? '');
+      const ticks = startTicks(answer.pid);
+      const monitorPid = Number(fs.readFileSync(`${directory}/monitor.pid`, 'latin1'));
+      if (ticks === null) throw internal('the container ended before it was started');
+      return { pid: answer.pid, pidStartTicks: ticks, monitorPid, warnings };
+    } catch (error) {
+      await this.delete(id).catch((cause: unknown) => {
+        this.#options.log.warn({ error: cause, container: id }, 'a failed start left something behind');
+      });
+      throw error;
+    }
+  }
+
+  /**
+   * Directory to bind at /dev/shm; null for a private one made by the runtime. `shareable` has it on the host side, so
+   * that others can be given the same.
+   */
+  #sharedMemory(launch: LaunchSpec): string | null {
+    const { IpcMode: mode, ShmSize: size } = launch.hostConfig;
+    if (mode === 'host') return '/dev/shm';
+    if (mode === 'shareable') {
+      const directory = `${this.#directory(launch.id)}/shm`;
+      fs.mkdirSync(directory, { recursive: true, mode: 0o1777 });
+      mount('shm', directory, 'tmpfs', MS.NOSUID | MS.NODEV | MS.NOEXEC, `mode=1777,size=${size}`);
+      return directory;
+    }
+    if (launch.ipcNamespaceOf === undefined) return null;
+    const owner = this.listRunDirectories().find(
+      (id) => readPid(`${this.#directory(id)}/pid`) === launch.ipcNamespaceOf,
+    );
+    const directory = owner && `${this.#directory(owner)}/shm`;
+    if (!directory || !fs.existsSync(directory)) throw invalid(`cannot join IPC namespace: ${mode} is not shareable`);
+    return directory;
+  }
+
+  async start(id: ContainerId): Promise<void> {
+    const record = this.#record(id);
+    const { binary } = this.#runtimeNamed(record.runtime);
+    if (path.basename(binary.path) === 'crun' && releaseCrun(`${this.#stateRoot(record.runtime)}/${id}`)) return;
+    await this.#call(id, ['start', id]);
+  }
+
+  kill(launched: Launched, signal: number): boolean {
+    return signalProcess(launched.pid, launched.pidStartTicks, signal);
+  }
+
+  async killAll(id: ContainerId): Promise<void> {
+    await this.#cgroup(id).killAll();
+  }
+
+  async pause(id: ContainerId): Promise<void> {
+    await this.#cgroup(id).freeze(true);
+  }
+
+  async resume(id: ContainerId): Promise<void> {
+    await this.#cgroup(id).freeze(false);
+  }
+
+  async update(id: ContainerId, hostConfig: HostConfig): Promise<void> {
+    const { resources } = resourcesOf(hostConfig, this.#ready(this.#host).limits);
+    const file = `${this.#directory(id)}/resources.json`;
+    await fsp.writeFile(file, JSON.stringify(resources), { mode: 0o600 });
+    try {
+      await this.#call(id, ['update', '--resources', file, id]);
+    } finally {
+      await fsp.rm(file, { force: true });
+    }
+  }
+
+  async delete(id: ContainerId): Promise<void> {
+    const directory = this.#directory(id);
+    let record: LaunchRecord | null = null;
+    try {
+      record = this.#record(id);
+    } catch {
+      // Nothing was launched from here, or the crash came before launch.json: only files can be left.
+    }
+    if (record) {
+      const cgroup = new Cgroup(this.#ready(this.#layout), record.cgroupPath);
+      // The usual case is that everybody has gone and the directories are free.
+      let gone = await cgroup.remove();
+      if (!gone) {
+        await cgroup.killAll();
+        gone = await cgroup.remove();
+      }
+      await this.#monitorEnds(id);
+      if (gone) await fsp.rm(`${this.#stateRoot(record.runtime)}/${id}`, { recursive: true, force: true });
+      else await this.#call(id, ['delete', '--force', id]);
+    }
+    this.#records.delete(id);
+    this.#controls.delete(id);
+    if (record && fs.existsSync(`${directory}/shm`)) unmount(`${directory}/shm`);
+    await fsp.rm(`${this.#exitDirectory}/${id}`, { force: true });
+    await fsp.rm(directory, { recursive: true, force: true });
+    this.#told.delete(id);
+  }
+
+  /**
+   * Waits until the monitor has written its exit file or gone, so that nothing is written behind our back; one that
+   * does neither is stopped.
+   */
+  async #monitorEnds(id: ContainerId): Promise<void> {
+    const pid = readPid(`${this.#directory(id)}/monitor.pid`);
+    const ticks = pid > 0 ? startTicks(pid) : null;
+    if (ticks === null) return;
+    for (let waitedMs = 0; waitedMs < 2000; waitedMs += 2) {
+      if (fs.existsSync(`${this.#exitDirectory}/${id}`) || startTicks(pid) !== ticks) return;
+      await new Promise((resolve) => setTimeout(resolve, 2));
+    }
+    signalProcess(pid, ticks, os.constants.signals.SIGKILL);
+  }
+
+  onExit(listener: (notice: ExitNotice) => void): void {
+    this.#listeners.push(listener);
+    this.#scanExits();
+  }
+
+  #watchExits(): void {
+    this.#watcher = fs.watch(this.#exitDirectory, (_event, name) => {
+      if (name === null) this.#scanExits();
+      else if (isContainerId(name)) this.#tell(name);
+    });
+    this.#watcher.on('error', (error) => this.#options.log.error({ error }, 'the exit directory cannot be watched'));
+    // The kernel drops notices when too many wait; a look now and then finds what they were about.
+    this.#rescan = setInterval(() => this.#scanExits(), 30_000).unref();
+  }
+
+  #scanExits(): void {
+    for (const name of fs.readdirSync(this.#exitDirectory)) if (isContainerId(name)) this.#tell(name);
+  }
+
+  #tell(id: ContainerId): void {
+    if (this.#listeners.length === 0 || this.#told.has(id)) return;
+    const notice = this.readExit(id);
+    if (!notice) return;
+    this.#told.add(id);
+    for (const listener of this.#listeners) listener(notice);
+  }
+
+  readExit(id: ContainerId): ExitNotice | null {
+    const file = `${this.#exitDirectory}/${id}`;
+    try {
+      const exitCode = Number(fs.readFileSync(file, 'latin1'));
+      const finishedAtMs = Math.round(fs.statSync(file).mtimeMs);
+      return { id, exitCode, oomKilled: this.#wasOomKilled(id), finishedAtMs };
+    } catch (error) {
+      if (isErrno(error, 'ENOENT')) return null;
+      throw error;
+    }
+  }
+
+  /** The monitor's `oom` file, or the kernel's own count while the cgroup is still there. */
+  #wasOomKilled(id: ContainerId): boolean {
+    if (fs.existsSync(`${this.#directory(id)}/oom`)) return true;
+    return fs.existsSync(`${this.#directory(id)}/launch.json`) && this.#cgroup(id).oomKilled();
+  }
+
+  isAlive(launched: Launched): boolean {
+    return startTicks(launched.pid) === launched.pidStartTicks;
+  }
+
+  listRunDirectories(): readonly ContainerId[] {
+    return fs.readdirSync(`${this.#options.execRoot}/container`).filter(isContainerId);
+  }
+
+  #control(id: ContainerId): MonitorControl {
+    let control = this.#controls.get(id);
+    if (!control) {
+      control = new MonitorControl(this.#directory(id));
+      this.#controls.set(id, control);
+    }
+    return control;
+  }
+
+  resize(id: ContainerId, rows: number, columns: number): void {
+    this.#control(id).resize(rows, columns);
+  }
+
+  reopenLog(id: ContainerId): void {
+    this.#control(id).reopenLog();
+  }
+
+  async openStdin(id: ContainerId): Promise<StdinPipe> {
+    return connectStdin(this.#directory(id));
+  }
+
+  async exec(spec: ExecSpec): Promise<ExecProcess> {
+    const record = this.#record(spec.id);
+    const { binary } = this.#runtimeNamed(record.runtime);
+    const container = record.process;
+    // Without a user of its own it runs as the container's, with the same further groups.
+    const user = resolveUser(record.rootfs, spec.user || record.user, spec.user ? null : record.groupAdd);
+    const capabilities = spec.privileged ? [...this.#ready(this.#host).held] : container.capabilities.bounding;
+    const [height, width] = spec.consoleSize ?? [0, 0];
+    const process: OciProcess = {
+      terminal: spec.tty && !spec.detached,
+      ...(height > 0 && width > 0 && { consoleSize: { height, width } }),
+      user: { uid: user.uid, gid: user.gid, additionalGids: user.additionalGids },
+      args: spec.cmd,
+      env: environment([...record.env, ...spec.env], { hostname: record.hostname, tty: spec.tty, home: user.home }),
+      cwd: spec.workingDir || container.cwd,
+      capabilities: capabilitySets(capabilities, user.uid),
+      rlimits: container.rlimits,
+      noNewPrivileges: container.noNewPrivileges,
+      ...(container.oomScoreAdj !== undefined && { oomScoreAdj: container.oomScoreAdj }),
+      ...(container.apparmorProfile !== undefined && { apparmorProfile: container.apparmorProfile }),
+    };
+    this.#execCount += 1;
+    return launchExec({
+      runtime: this.#executable(binary),
+      runtimeArgs: [...binary.runtimeArgs, '--root', this.#stateRoot(record.runtime)],
+      id: spec.id,
+      directory: `${this.#directory(spec.id)}/exec/${globalThis.process.pid}-${this.#execCount}`,
+      process: encodeSpec(process),
+      command: spec.cmd[0] ?? '',
+      tty: spec.tty,
+      stdin: spec.stdin,
+      detached: spec.detached,
+      consoleSize: spec.consoleSize,
+      enter: (work) => this.#enter(work),
+    });
+  }
+
+  async processes(id: ContainerId): Promise<readonly number[]> {
+    return this.#cgroup(id).processes();
+  }
+
+  async stats(id: ContainerId): Promise<CgroupStats> {
+    return this.#cgroup(id).stats();
+  }
+
+  /** One command of the container's runtime to its end; a failure carries its words. */
+  async #call(id: ContainerId, args: readonly string[]): Promise<void> {
+    const { runtime } = this.#record(id);
+    const { binary } = this.#runtimeNamed(runtime);
+    const all = [...binary.runtimeArgs, '--root', this.#stateRoot(runtime), ...args];
+    const child = this.#enter(() =>
+      spawn(this.#executable(binary), all, { cwd: '/', env: {}, stdio: ['ignore', 'ignore', 'pipe'], timeout: 60_000 }),
+    );
+    let stderr = '';
+    child.stderr?.setEncoding('utf8').on('data', (text: string) => {
+      stderr = (stderr + text).slice(-16_384);
+    });
+    const code = await new Promise<number | null>((resolve, reject) => {
+      child.once('error', (cause) => reject(internal(`cannot run ${binary.path}: ${messageOf(cause)}`, { cause })));
+      child.once('close', resolve);
+    });
+    if (code !== 0) throw createFailure(stderr, this.#record(id).process.args[0] ?? '');
+  }
+}
+
+/** Device and inode of a path, or null. */
+function identityOf(file: string): string | null {
+  const stat = fs.statSync(file, { throwIfNoEntry: false });
+  return stat ? `${stat.dev}:${stat.ino}` : null;
+}
+
+function readPid(file: string): number {
+  try {
+    return Number(fs.readFileSync(file, 'latin1'));
+  } catch (error) {
+    if (isErrno(error, 'ENOENT')) return 0;
+    throw error;
+  }
+}
+
+function isApparmorOn(): boolean {
+  try {
+    return fs.readFileSync('/sys/module/apparmor/parameters/enabled', 'latin1').startsWith('Y');
+  } catch {
+    return false;
+  }
+}
+
+/** dockerd makes a missing working directory at start, owned by the user. */
+function makeWorkingDirectory(launch: LaunchSpec, user: { readonly uid: number; readonly gid: number }): void {
+  const directory = launch.config.WorkingDir;
+  if (directory === '' || directory === '/') return;
+  try {
+    makeDirectoriesInRoot(launch.rootfs, directory, user.uid, user.gid);
+  } catch (error) {
+    if (isErrno(error, 'ENOTDIR')) throw invalid(`Cannot mkdir: ${directory} is not a directory`, { cause: error });
+    throw error;
+  }
+}
+
+/**
+ * `crun start` in-process: crun's init waits for a byte on the FIFO `exec.fifo`, which `start` removes and writes. False when
+ * it does not look like that; then crun itself has to be asked.
+ */
+function releaseCrun(stateDirectory: string): boolean {
+  const fifo = `${stateDirectory}/exec.fifo`;
+  let fd: number;
+  try {
+    fd = fs.openSync(fifo, fs.constants.O_WRONLY | fs.constants.O_NONBLOCK);
+  } catch (error) {
+    if (isErrno(error, 'ENXIO', 'ENOENT')) return false;
+    throw error;
+  }
+  try {
+    fs.unlinkSync(fifo);
+    return fs.writeSync(fd, '\0') === 1;
+  } finally {
+    fs.closeSync(fd);
+  }
+}
+
+function olderThan(version: string, than: string): boolean {
+  const numbers = (text: string): number[] => text.split(/[.+~-]/).map((part) => Number.parseInt(part, 10) || 0);
+  const [a, b] = [numbers(version), numbers(than)];
+  for (let index = 0; index < 3; index += 1) {
+    const difference = (a[index] ?? 0) - (b[index] ?? 0);
+    if (difference !== 0) return difference < 0;
+  }
+  return false;
+}
