@@ -17,7 +17,7 @@ const tiers: readonly (readonly string[])[] = [
   ['network', 'volume', 'registry', 'plugin'],
   ['image'],
   ['container'],
-  ['build', 'swarm'],
+  ['build', 'swarm', 'system'],
   ['api'],
   ['daemon.ts'],
   ['main.ts'],

@@ -2,13 +2,13 @@
  * Runs test files, two at a time, each in a process of its own with a deadline, and says one line per file.
  * The output of a file is shown only when it failed. Exit code 1 if any did.
  *
- * A file may name its own deadline in a comment: `test-timeout-seconds: 300`.
+ * A file may name its own deadline in a comment: `test-timeout-seconds: 600`.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import fs from 'node:fs';
 
 const concurrency = 2;
-const timeoutSecondsDefault = 180;
+const timeoutSecondsDefault = 300;
 const timeoutSecondsLong = 1800;
 const keptOutputBytes = 256 * 1024;
 

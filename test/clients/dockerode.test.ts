@@ -5,7 +5,7 @@ import { after, before, describe, test } from 'node:test';
 import Docker from 'dockerode';
 import { eventually, Output, sleep } from '../support/command.ts';
 import { engineKind, TestEngine } from '../support/engine.ts';
-import { busyboxArchive, importBusybox, startRegistry } from '../support/images.ts';
+import { busyboxArchive, importBusybox, startRegistryBeside } from '../support/images.ts';
 
 describe('dockerode', () => {
   let engine: TestEngine;
@@ -15,7 +15,7 @@ describe('dockerode', () => {
   before(async () => {
     engine = await TestEngine.start();
     docker = new Docker({ socketPath: engine.paths.socket });
-    registry = await startRegistry(engine);
+    registry = await startRegistryBeside(engine);
     await importBusybox(engine);
   });
   after(() => engine?.close());

@@ -1,13 +1,9 @@
-/**
- * The main job, typed by real docker command line clients: pull, run, look, stop, remove, push.
- *
- * test-timeout-seconds: 300
- */
+/** The main job, typed by real docker command line clients: pull, run, look, stop, remove, push. */
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { eventually, Output, sleep } from '../support/command.ts';
 import { type Cli, clis, type DockerOptions, TestEngine } from '../support/engine.ts';
-import { importBusybox, startRegistry } from '../support/images.ts';
+import { importBusybox, startRegistryBeside } from '../support/images.ts';
 import type { Terminal } from '../support/pty.ts';
 
 assert.ok(clis.length > 0, 'no docker client on this machine: scripts/peers.sh test brings one');
@@ -25,7 +21,7 @@ function story(cli: Cli): void {
 
   before(async () => {
     engine = await TestEngine.start();
-    registry = await startRegistry(engine);
+    registry = await startRegistryBeside(engine);
     await importBusybox(engine, `${registry}/library/busybox:1.35`);
     await must(['push', `${registry}/library/busybox:1.35`]);
     await must(['rmi', `${registry}/library/busybox:1.35`]);

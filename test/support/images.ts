@@ -29,7 +29,7 @@ export async function importBusybox(
 }
 
 /** A plain docker-registry beside an engine, in the engine's own network: `127.0.0.1:5000`, no TLS, no accounts. */
-export async function startRegistry(engine: TestEngine, port = 5000): Promise<string> {
+export async function startRegistryBeside(engine: TestEngine, port = 5000): Promise<string> {
   const directory = path.join(engine.paths.directory, 'registry');
   fs.mkdirSync(directory);
   const config = path.join(directory, 'config.yml');
