@@ -4,32 +4,25 @@
  *
  *   first-image.ts PID FLAGS…    PID: the daemon's, whose end ends this; FLAGS: the daemon's, to find its socket.
  */
-import fs from 'node:fs';
 import http from 'node:http';
+import { readCommandLine } from '../src/config/cli.ts';
 import { busyboxTar } from './busybox-image.ts';
 
 const [pidText = '', ...flags] = process.argv.slice(2);
 const daemonPid = Number(pidText);
-const host = findHost(flags);
+const host = findHost();
 
-function findHost(args: readonly string[]): string {
-  const hosts: string[] = [];
-  let configFile = '/etc/slipway/daemon.json';
-  for (let index = 0; index < args.length; index += 1) {
-    const [, name, inline] = /^(--host|-H|--config-file)(?:=?(.+))?$/.exec(args[index] ?? '') ?? [];
-    if (name === undefined) continue;
-    const value = inline ?? args[(index += 1)] ?? '';
-    if (name === '--config-file') configFile = value;
-    else hosts.push(value);
+/** Empty when there is nothing to wait for: `--help`, or a mistake that the daemon tells about. */
+function findHost(): string {
+  try {
+    const command = readCommandLine(flags);
+    if (command.is !== 'run') return '';
+    const { hosts, tls } = command.config;
+    const plain = hosts.filter((value) => value.startsWith('unix://') || (value.startsWith('tcp://') && !tls));
+    return plain.find((value) => value.startsWith('unix://')) ?? plain[0] ?? '';
+  } catch {
+    return '';
   }
-  if (hosts.length === 0 && fs.existsSync(configFile)) {
-    try {
-      hosts.push(...(JSON.parse(fs.readFileSync(configFile, 'utf8')).hosts ?? []));
-    } catch {
-      // The daemon tells what is wrong with it.
-    }
-  }
-  return hosts.find((value) => value.startsWith('unix://')) ?? hosts[0] ?? 'unix:///run/slipway/slipway.sock';
 }
 
 function request(method: string, path: string, body?: Buffer): Promise<{ status: number; text: string }> {
@@ -79,8 +72,8 @@ async function makeFirstImage(): Promise<void> {
   if (made.status !== 200 || made.text.includes('"error"')) throw new Error(made.text);
 }
 
-// A tls:// or fd:// address is somebody's own arrangement: they know what to type.
-if (/^(unix|tcp):\/\//.test(host) && (await answers())) {
+// With only TLS or inherited sockets somebody has made arrangements of their own and knows what to type.
+if (host !== '' && (await answers())) {
   await makeFirstImage().catch((error: Error) => console.error(`slipway: no first image: ${error.message}`));
   console.log(
     [
