@@ -8,7 +8,7 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import fs from 'node:fs';
 import net from 'node:net';
 import path from 'node:path';
-import { type Readable, Transform, type Writable } from 'node:stream';
+import { Readable, Transform, type Writable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { createGunzip, createZstdDecompress } from 'node:zlib';
 import { invalid, notImplemented } from '../lib/errors.ts';
@@ -102,9 +102,9 @@ function positionOf(fd: number): number {
 }
 
 async function openStream(stream: Readable, progress: ApplySource['progress']): Promise<Input> {
-  const start = await peek(stream, magicLength);
+  const { start, whole } = await peek(stream, magicLength);
   const compression = recognise(start);
-  const counted = progress === undefined ? stream : countBytes(stream, progress);
+  const counted = progress === undefined ? whole : countBytes(whole, progress);
   return new PipedInput(counted, compression, compression === 'none' ? null : command(compression), () => undefined);
 }
 
@@ -117,8 +117,8 @@ function command(compression: Exclude<Compression, 'none'>): readonly string[] |
   throw notImplemented(`a layer is compressed by ${compression}, and no such program is installed`);
 }
 
-/** The first bytes of a stream, which stay in it. */
-async function peek(stream: Readable, length: number): Promise<Buffer> {
+/** The first bytes of a stream, and a stream that still has them. */
+async function peek(stream: Readable, length: number): Promise<{ start: Buffer; whole: Readable }> {
   const pieces: Buffer[] = [];
   let held = 0;
   while (held < length) {
@@ -128,12 +128,15 @@ async function peek(stream: Readable, length: number): Promise<Buffer> {
       held += piece.length;
       continue;
     }
-    if (stream.readableEnded || stream.destroyed || stream.errored !== null) break;
+    if (stream.errored !== null) throw stream.errored;
+    if (stream.readableEnded || stream.destroyed) break;
     if (!(await readable(stream))) break;
   }
   const start = Buffer.concat(pieces);
-  if (start.length > 0 && !stream.destroyed) stream.unshift(start);
-  return start;
+  // What has ended takes nothing back.
+  if (held < length) return { start, whole: Readable.from([start], { objectMode: false }) };
+  stream.unshift(start);
+  return { start, whole: stream };
 }
 
 /** False at the end of the stream; throws what the stream fails with. */

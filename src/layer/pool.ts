@@ -17,6 +17,8 @@ interface Waiting {
 class Thread {
   readonly #worker = new Worker(new URL('./worker.ts', import.meta.url), {
     execArgv: ['--disable-warning=ExperimentalWarning'],
+    // Descriptors come from our own system calls, and each is closed by whoever opened it.
+    trackUnmanagedFds: false,
     // Contents pass through buffers outside of this heap.
     resourceLimits: { maxOldGenerationSizeMb: 512 },
   });

@@ -468,11 +468,12 @@ export class OverlayLayers implements LayerStore {
       links.add(record.link);
     }
     const unread = this.#store.damaged.some((damaged) => damaged.kind === 'layer');
-    for (const name of fs.readdirSync(this.#disk.root)) {
-      if (this.#making.has(name)) continue;
+    // Looked at in one go: what is made meanwhile is either in `#making` or not in this list.
+    const left = fs.readdirSync(this.#disk.root).filter((name) => {
       const unclaimed = isCacheId(name) && !claimed.has(name) && !unread;
-      if (unclaimed || name.startsWith(temporaryPrefix)) await this.#discard(path.join(this.#disk.root, name));
-    }
+      return !this.#making.has(name) && (unclaimed || name.startsWith(temporaryPrefix));
+    });
+    for (const name of left) await this.#discard(path.join(this.#disk.root, name));
     if (unread) {
       this.#log.warn({}, 'a layer record cannot be read; layers that no record claims are kept');
       return;

@@ -57,10 +57,10 @@ const lsetxattr = declare<[Path, Path, Uint8Array, number, number], number>(
   'int lsetxattr(const char *path, const char *name, const void *value, size_t size, int flags)',
 );
 const lgetxattr = declare<[Path, Path, Uint8Array, number], number>(
-  'ssize_t lgetxattr(const char *path, const char *name, void *value, size_t size)',
+  'long lgetxattr(const char *path, const char *name, void *value, size_t size)',
 );
 const llistxattr = declare<[Path, Uint8Array, number], number>(
-  'ssize_t llistxattr(const char *path, void *list, size_t size)',
+  'long llistxattr(const char *path, void *list, size_t size)',
 );
 const syncfs_ = declare<[number], number>('int syncfs(int fd)');
 const fallocate_ = declare<[number, number, number | bigint, number | bigint], number>(
