@@ -43,6 +43,8 @@ export class Firewall {
   readonly #elements = new Map<string, Element>();
   #waiting: Change[] = [];
   #running = false;
+  /** The last transaction failed: the kernel has something else than `#elements`. */
+  #stale = false;
 
   constructor(table: string, log: Log) {
     this.#table = table;
@@ -97,15 +99,16 @@ export class Firewall {
       let batch = this.#waiting.splice(0);
       try {
         const commands = batch.map((change) => change.commands);
-        if (!commands.includes(null) && (await this.#tryCommands(commands.flatMap((each) => each ?? [])))) {
-          // Done.
-        } else {
+        const whole = this.#stale || commands.includes(null);
+        if (whole || !(await this.#tryCommands(commands.flatMap((each) => each ?? [])))) {
           // The table as wished now has what came in meanwhile, too.
           batch = [...batch, ...this.#waiting.splice(0)];
           await applyNft(this.#wholeTable());
         }
+        this.#stale = false;
         for (const change of batch) change.resolve();
       } catch (error) {
+        this.#stale = true;
         for (const change of batch) change.reject(error);
       }
     }

@@ -175,9 +175,7 @@ class LocalNetworks implements Networks {
       throw invalid('user specified IP address is supported on user defined networks only');
     }
 
-    await using undo = new AsyncDisposableStack();
     const address = addresses.allocate(containerId);
-    undo.defer(() => addresses.release(address, containerId));
     const endpointId = newId();
     const joined: Joined = {
       networkId: bridge.record.id,
@@ -199,22 +197,22 @@ class LocalNetworks implements Networks {
       published: [],
     };
     this.#held.set(containerId, sandbox);
-    undo.defer(() => void this.#held.delete(containerId));
-
-    if (ports.size > 0) {
-      undo.defer(() => this.#reservations.release(containerId));
-      sandbox.published = await this.#reservePorts(request, joined);
+    try {
+      if (ports.size > 0) sandbox.published = await this.#reservePorts(request, joined);
+      // nft works while the namespace is made; the failure of either is the failure of both.
+      const published = this.#firewall.publish(publicationsOf(sandbox));
+      published.catch(() => undefined);
+      this.#namespaces.create(containerId);
+      this.#attach(sandbox, joined, bridge.index);
+      await published;
+      return { namespacePath: sandbox.namespacePath, joined, published: sandbox.published };
+    } catch (error) {
+      // A leave takes down whatever there is.
+      await this.leave(containerId, sandbox).catch((failure: unknown) => {
+        this.#log.error({ error: failure, container: containerName }, 'a join that failed could not be undone at once');
+      });
+      throw error;
     }
-    undo.defer(() => this.#detach(containerId, joined));
-    undo.defer(() => this.#firewall.unpublish(publicationsOf(sandbox)));
-    // nft works while the namespace is made; the failure of either is the failure of both.
-    const published = this.#firewall.publish(publicationsOf(sandbox));
-    published.catch(() => undefined);
-    this.#namespaces.create(containerId);
-    this.#attach(sandbox, joined, bridge.index);
-    await published;
-    undo.move();
-    return { namespacePath: sandbox.namespacePath, joined, published: sandbox.published };
   }
 
   async #reservePorts(request: JoinRequest, joined: Joined): Promise<PublishedPort[]> {

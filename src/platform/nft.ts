@@ -13,18 +13,20 @@ export function applyNft(script: string): Promise<void> {
   return new Promise((resolve, reject) => {
     const child = spawn('nft', ['-f', '-'], {
       stdio: ['pipe', 'ignore', 'pipe'],
-      timeout: deadlineMs,
+      signal: AbortSignal.timeout(deadlineMs),
       killSignal: 'SIGKILL',
     });
     let words = '';
     child.stderr.setEncoding('utf8').on('data', (chunk: string) => {
       if (words.length < stderrMax) words += chunk.slice(0, stderrMax - words.length);
     });
-    child.on('error', (cause) => reject(new Error(`cannot run nft (package nftables): ${cause.message}`, { cause })));
+    child.on('error', (cause) => {
+      const reason = cause.name === 'AbortError' ? `not done after ${deadlineMs / 1000} seconds` : cause.message;
+      reject(new Error(`cannot run nft (package nftables): ${reason}`, { cause }));
+    });
     child.on('close', (code, signal) => {
       if (code === 0) resolve();
-      else if (signal !== null) reject(new Error(`nft was ended by ${signal}; it has ${deadlineMs / 1000} seconds`));
-      else reject(new Error(`nft refused the rules: ${words.trim() || `exit code ${code}`}`));
+      else reject(new Error(`nft refused the rules: ${words.trim() || `ended with ${signal ?? code}`}`));
     });
     // A child that died before it read everything is reported by its exit code.
     child.stdin.on('error', () => undefined);

@@ -12,7 +12,7 @@ import { createNetworks, type NetworksOptions } from '../../src/network/networks
 import type { JoinRequest, LiveSandbox, Networks, PortBinding } from '../../src/network/types.ts';
 import { unmount } from '../../src/platform/mount.ts';
 import { CLONE, createNetworkNamespace, unshare } from '../../src/platform/namespace.ts';
-import type { Collection, RecordBase, Store, Write } from '../../src/store/types.ts';
+import { memoryStore } from './store.ts';
 
 // Test files run side by side: each in a network of its own. Node's main thread opens all sockets and spawns all children.
 unshare(CLONE.NEWNET);
@@ -24,35 +24,6 @@ export function run(program: string, ...args: string[]): string {
 }
 
 export const bridgeName = 'slipway0';
-
-/** Records in memory: what the networks need of a store. */
-export function memoryStore(): Pick<Store, 'collection' | 'commit'> {
-  const kinds = new Map<string, Map<string, RecordBase>>();
-  const pending = new WeakMap<object, () => void>();
-  const write = (apply: () => void): Write => {
-    const token = {};
-    pending.set(token, apply);
-    return token as Write;
-  };
-  return {
-    collection<T extends RecordBase>({ kind }: { kind: string }): Collection<T> {
-      const records = (kinds.get(kind) ?? new Map()) as Map<string, T>;
-      kinds.set(kind, records);
-      return {
-        get: (id) => records.get(id),
-        values: () => records.values(),
-        get size() {
-          return records.size;
-        },
-        put: (record) => write(() => records.set(record.id, record)),
-        remove: (id) => write(() => records.delete(id)),
-      };
-    },
-    async commit(writes) {
-      for (const each of writes) pending.get(each)?.();
-    },
-  };
-}
 
 export class World {
   readonly directory = fs.mkdtempSync(path.join(os.tmpdir(), 'slipway-network-'));

@@ -1,0 +1,20 @@
+/** Joins and leaves as fast as it can until it is killed: `joiner.ts EXEC_ROOT`. Runs in the caller's network namespace. */
+import { type ContainerId, newId } from '../../src/lib/ids.ts';
+import { silentLog } from '../../src/lib/log.ts';
+import { createNetworks } from '../../src/network/networks.ts';
+import { memoryStore } from './store.ts';
+
+const config = { bip: '', mtu: 1500, execRoot: process.argv[2] ?? '' };
+const networks = createNetworks({ config, store: memoryStore(), log: silentLog });
+await networks.reconcile([]);
+process.stdout.write('ready\n');
+const ports = new Map([['80/tcp', [{ HostIp: '', HostPort: '' }]]]);
+const loop = async (): Promise<never> => {
+  for (let round = 0; ; round++) {
+    const containerId = newId<ContainerId>();
+    const request = { containerId, containerName: 'c', mode: 'bridge', endpoint: null } as const;
+    const sandbox = await networks.join({ ...request, ports: round % 2 === 0 ? ports : new Map() });
+    if (round % 3 !== 0) await networks.leave(containerId, sandbox);
+  }
+};
+await Promise.all([loop(), loop(), loop()]);
