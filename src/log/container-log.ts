@@ -18,10 +18,23 @@ const newline = 10;
 /** How often a file being written to is looked at: by readers, and to see whether it must be rotated. */
 const followPollMs = 1;
 const rotationPollMs = 20;
+/** How long after a rotation the monitor is told again if it has made no new file. */
+const remindMs = 2000;
 
 /** Files deleted by rotation but kept open for a reader that has not come to them; beyond, it misses the oldest. */
 const pinnedFilesMax = 512;
 const pinnedBytesMax = 128 * 1024 * 1024;
+
+interface LogParts {
+  readonly path: string;
+  readonly limits: LogLimits;
+  /** Tells the monitor to open the file anew. */
+  readonly reopen: () => void;
+  /** Called when the log has been removed. */
+  readonly forget: () => void;
+  /** Told when a rotation fails; the file then grows on, and it is tried again. */
+  readonly failed: (error: unknown) => void;
+}
 
 /**
  * Files are numbered by generation: the current one is `#newest`, `<path>.1` the one before. A rotation adds one, so a
@@ -29,21 +42,16 @@ const pinnedBytesMax = 128 * 1024 * 1024;
  */
 export class LogFile implements ContainerLog {
   readonly path: string;
-  readonly #limits: LogLimits;
-  readonly #reopen: () => void;
-  readonly #forget: () => void;
+  readonly #parts: LogParts;
   readonly #growth: Growth;
   readonly #readers = new Set<Cursor>();
   readonly #pinned = new Map<number, { readonly fd: number; readonly size: number }>();
   #newest = 0;
 
-  /** `forget` is called when the log has been removed. */
-  constructor(file: string, limits: LogLimits, reopen: () => void, forget: () => void) {
-    this.path = file;
-    this.#limits = limits;
-    this.#reopen = reopen;
-    this.#forget = forget;
-    this.#growth = new Growth(file);
+  constructor(parts: LogParts) {
+    this.path = parts.path;
+    this.#parts = parts;
+    this.#growth = new Growth(parts.path);
   }
 
   read(query: LogQuery, ended: Promise<unknown>, signal: AbortSignal): AsyncIterable<Buffer> {
@@ -59,7 +67,7 @@ export class LogFile implements ContainerLog {
   }
 
   async remove(): Promise<void> {
-    this.#forget();
+    this.#parts.forget();
     this.close();
     const doomed = this.#rotatedNumbers().map((number) => `${this.path}.${number}`);
     await Promise.all([this.path, `${this.path}.tmp`, ...doomed].map((file) => rm(file, { force: true })));
@@ -67,17 +75,32 @@ export class LogFile implements ContainerLog {
 
   /** Keeps the current file below its limit while the container runs. Returns the function that ends it. */
   watch(): () => void {
-    const { maxSize } = this.#limits;
+    const { limits, reopen, failed } = this.#parts;
+    const { maxSize } = limits;
     if (maxSize <= 0) return () => undefined;
-    // A crash between renaming and telling the monitor leaves it writing to a renamed file.
-    if (!fs.existsSync(this.path) && fs.existsSync(`${this.path}.1`)) this.#reopen();
-    const check = (): void => {
+    const guarded = (work: () => void) => (): void => {
+      try {
+        work();
+      } catch (error) {
+        failed(error);
+      }
+    };
+    const check = guarded(() => {
       const size = fs.statSync(this.path, { throwIfNoEntry: false })?.size ?? 0;
       if (size > maxSize) this.#rotate();
-    };
-    const end = this.#growth.subscribe(check, rotationPollMs);
+    });
+    // The word to the monitor can be lost, also to a crash of ours; it then goes on writing to the renamed file.
+    const remind = guarded(() => {
+      if (!fs.existsSync(this.path) && fs.existsSync(`${this.path}.1`)) reopen();
+    });
+    remind();
     check();
-    return end;
+    const timer = setInterval(remind, remindMs);
+    const end = this.#growth.subscribe(check, rotationPollMs);
+    return () => {
+      clearInterval(timer);
+      end();
+    };
   }
 
   close(): void {
@@ -145,17 +168,16 @@ export class LogFile implements ContainerLog {
 
   // ---- rotation
 
+  /** One older file is always kept: it is being written to until the monitor has made the next. */
   #rotate(): void {
-    const { maxFiles } = this.#limits;
-    const numbers = this.#rotatedNumbers().sort((a, b) => b - a);
-    for (const number of numbers) {
-      if (number >= maxFiles - 1) this.#discard(this.#newest - number);
+    const last = Math.max(this.#parts.limits.maxFiles - 1, 1);
+    for (const number of this.#rotatedNumbers().sort((a, b) => b - a)) {
+      if (number >= last) this.#discard(this.#newest - number);
       else fs.renameSync(`${this.path}.${number}`, `${this.path}.${number + 1}`);
     }
     fs.renameSync(this.path, `${this.path}.1`);
     this.#newest++;
-    if (maxFiles <= 1) this.#discard(this.#newest - 1);
-    this.#reopen();
+    this.#parts.reopen();
   }
 
   /** Unlinks a file; its blocks are given back in the background, when no reader needs it any more. */

@@ -5,6 +5,7 @@ import path from 'node:path';
 import { describe, it, type TestContext } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import fc from 'fast-check';
+import { silentLog } from '../../src/lib/log.ts';
 import { createLogs } from '../../src/log/logs.ts';
 import type { ContainerLog, LogLimits, LogQuery } from '../../src/log/types.ts';
 
@@ -28,7 +29,7 @@ function scratch(t: TestContext): string {
 }
 
 function opened(t: TestContext, file: string, limits: LogLimits = unlimited, reopen = (): void => undefined) {
-  const logs = createLogs();
+  const logs = createLogs({ log: silentLog });
   t.after(() => logs.close());
   return { log: logs.open('c', file, limits, reopen), watch: () => logs.watch('c') };
 }
@@ -187,7 +188,7 @@ describe('any log', () => {
               lines.map(({ stream, flag, words }) => line(1, stream, flag, words)).join(''),
             );
           }
-          const logs = createLogs();
+          const logs = createLogs({ log: silentLog });
           const log = logs.open('c', file, unlimited, () => undefined);
           try {
             const all = files.flat();
