@@ -6,6 +6,7 @@
  *     <execRoot>/runtime/<name>/   state of the runtimes (`--root`)
  */
 import { execFile, spawn } from 'node:child_process';
+import { createHash } from 'node:crypto';
 import fs from 'node:fs';
 import fsp from 'node:fs/promises';
 import os from 'node:os';
@@ -26,7 +27,15 @@ import { launchExec } from './exec.ts';
 import { createFailure } from './failure.ts';
 import { connectStdin, launchMonitor, MonitorControl } from './monitor.ts';
 import { ownHardLimits, resourcesOf } from './resources.ts';
-import { buildSpec, capabilitySets, encodeSpec, environment, type Host, type OciProcess } from './spec.ts';
+import {
+  buildSpec,
+  capabilitySets,
+  encodeSpec,
+  environment,
+  type Host,
+  type OciProcess,
+  type OciSpec,
+} from './spec.ts';
 import type {
   CgroupStats,
   ExecProcess,
@@ -89,6 +98,8 @@ class OciRuntime implements Runtime, Disposable {
   /** Exits told already. */
   readonly #told = new Set<ContainerId>();
   readonly #versions = new Map<string, string>();
+  /** Compiled filters by crun's identity and the section they came from. */
+  readonly #filters = new Map<string, string>();
   readonly #copies = new Map<string, { readonly fd: number; readonly identity: string }>();
   #binaries = new Map<string, Binary>();
   #default = '';
@@ -244,6 +255,7 @@ class OciRuntime implements Runtime, Disposable {
     let copy = this.#copies.get(binary.path);
     if (copy?.identity !== identity) {
       if (copy) fs.closeSync(copy.fd);
+      this.#filters.clear();
       copy = { fd: sealedCopy(binary.path), identity };
       this.#copies.set(binary.path, copy);
     }
@@ -290,7 +302,10 @@ class OciRuntime implements Runtime, Disposable {
         groupAdd: hostConfig.GroupAdd,
         process: spec.process,
       };
-      fs.writeFileSync(`${directory}/config.json`, encodeSpec(spec), { mode: 0o600 });
+      const executable = this.#executable(binary);
+      const filter = filterKey(spec, executable);
+      const annotations = this.#filterAnnotation(filter);
+      fs.writeFileSync(`${directory}/config.json`, encodeSpec({ ...spec, annotations }), { mode: 0o600 });
       fs.writeFileSync(`${directory}/launch.json`, JSON.stringify(record), { mode: 0o600 });
       fs.rmSync(`${this.#exitDirectory}/${id}`, { force: true });
       this.#told.delete(id);
@@ -298,7 +313,7 @@ class OciRuntime implements Runtime, Disposable {
       const binds = launch.mounts.filter((mount) => mount.source !== '').map((mount) => mount.source);
       const answer = await launchMonitor({
         monitor: this.#monitor,
-        runtime: this.#executable(binary),
+        runtime: executable,
         runtimeArgs: [...binary.runtimeArgs, '--root', this.#stateRoot(name)],
         id,
         directory,
@@ -310,6 +325,7 @@ class OciRuntime implements Runtime, Disposable {
         enter: (work) => this.#enter(work, [launch.rootfs, ...binds]),
       });
       if ('failure' in answer) throw createFailure(answer.failure, spec.process.args[0] ?? '');
+      this.#keepFilter(filter, `${this.#stateRoot(name)}/${id}/seccomp.bpf`);
       const ticks = startTicks(answer.pid);
       const monitorPid = Number(fs.readFileSync(`${directory}/monitor.pid`, 'latin1'));
       if (ticks === null) throw internal('the container ended before it was started');
@@ -319,6 +335,27 @@ class OciRuntime implements Runtime, Disposable {
         this.#options.log.warn({ error: cause, container: id }, 'a failed start left something behind');
       });
       throw error;
+    }
+  }
+
+  /**
+   * crun spends ten milliseconds on compiling the seccomp section and leaves the result in its state directory. Given
+   * back as an annotation it is used as it is. The section stays in the spec: a crun that does not know the annotation
+   * compiles it.
+   */
+  #filterAnnotation(key: string | null): Readonly<Record<string, string>> {
+    const filter = key === null ? undefined : this.#filters.get(key);
+    return filter === undefined ? {} : { 'run.oci.seccomp_bpf_data': filter };
+  }
+
+  #keepFilter(key: string | null, file: string): void {
+    if (key === null || this.#filters.has(key)) return;
+    try {
+      const filter = fs.readFileSync(file);
+      if (this.#filters.size >= filtersMax) this.#filters.clear();
+      if (filter.length > 0) this.#filters.set(key, filter.toString('base64'));
+    } catch (error) {
+      if (!isErrno(error, 'ENOENT')) throw error;
     }
   }
 
@@ -558,6 +595,15 @@ class OciRuntime implements Runtime, Disposable {
     });
     if (code !== 0) throw createFailure(stderr, this.#record(id).process.args[0] ?? '');
   }
+}
+
+/** Users' own profiles and sets of capabilities make others; few machines have so many at once. */
+const filtersMax = 64;
+
+/** Null when there is nothing to keep: no filter, or not crun run from the sealed copy that `executable` names. */
+function filterKey(spec: OciSpec, executable: string): string | null {
+  if (!spec.linux.seccomp || !executable.startsWith('/proc/')) return null;
+  return createHash('sha256').update(executable).update(JSON.stringify(spec.linux.seccomp)).digest('hex');
 }
 
 /** Device and inode of a path, or null. */

@@ -50,6 +50,7 @@ export interface OciSpec {
   readonly root: { readonly path: string; readonly readonly: boolean };
   readonly hostname?: string;
   readonly mounts: readonly OciMount[];
+  readonly annotations?: Readonly<Record<string, string>>;
   readonly linux: {
     readonly namespaces: readonly { readonly type: string; readonly path?: string }[];
     readonly cgroupsPath: string;
