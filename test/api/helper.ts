@@ -141,8 +141,8 @@ export function connect(running: Running, transport: Transport, certificates: Ce
     const socket =
       transport === 'tls'
         ? tls.connect({
+            socket: net.connect({ host: '127.0.0.1', port: running.tlsPort, allowHalfOpen: true }),
             host: '127.0.0.1',
-            port: running.tlsPort,
             ca: fs.readFileSync(certificates.ca),
             cert: fs.readFileSync(certificates.clientCert),
             key: fs.readFileSync(certificates.clientKey),

@@ -57,7 +57,7 @@ export class HijackedConnection {
     const parts: Buffer[] = [];
     let size = 0;
     if (this.#body.isDone) return Buffer.alloc(0);
-    for await (const chunk of this.#bytes()) {
+    for await (const chunk of this.#requestBytes()) {
       const { body, rest } = this.#body.feed(chunk);
       for (const part of body) {
         size += part.length;
@@ -136,6 +136,14 @@ export class HijackedConnection {
       timer.unref();
       socket.once('close', () => clearTimeout(timer));
     });
+  }
+
+  async *#requestBytes(): AsyncIterable<Buffer> {
+    try {
+      yield* this.#bytes();
+    } catch (error) {
+      throw new ClientGone('the client left within its request', { cause: error });
+    }
   }
 
   #bytes(): AsyncIterable<Buffer> {

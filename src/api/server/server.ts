@@ -282,6 +282,7 @@ const isFilledForm = (req: IncomingMessage) =>
 function refuseMalformed(error: ParserError, socket: Duplex, headers: Headers): void {
   // Node keeps the response under way here; to write a second one into it would only confuse.
   const { _httpMessage: underWay } = socket as { _httpMessage?: ServerResponse | null };
+  if (refused.has(socket)) return;
   if (!socket.writable || underWay?.headersSent === true || error.code === 'ECONNRESET' || error.code === 'EPIPE') {
     socket.destroy();
     return;
@@ -298,9 +299,12 @@ function refuseMalformed(error: ParserError, socket: Duplex, headers: Headers): 
       lines.map(([name, value]) => `${name}: ${value}\r\n`).join('') +
       `Content-Length: ${Buffer.byteLength(body)}\r\n\r\n${body}`,
   );
+  refused.add(socket);
   // Take in what is still coming, or the answer could be lost to a reset.
   socket.on('error', () => socket.destroy());
   socket.resume();
   setTimeout(() => socket.destroy(), malformedLingerMs).unref();
 }
+/** Whatever they send on is no HTTP either: one answer is enough. */
+const refused = new WeakSet<Duplex>();
 const malformedLingerMs = 1_000;
