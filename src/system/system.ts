@@ -34,14 +34,6 @@ export function createSystem(parts: SystemParts) {
     engineVersion,
     info: () => info(parts),
     version: (): Json => ({
-      Platform: { Name: 'Slipway' },
-      Components: [
-        {
-          Name: 'Engine',
-          Version: engineVersion,
-          Details: { Os: 'linux', Arch: architecture, KernelVersion: os.release() },
-        },
-      ],
       Version: engineVersion,
       GitCommit: '',
       // Clients print it as the language's version: what runs this engine is Node.js.
