@@ -22,40 +22,45 @@ export function createEventJournal(store: Store): ObservedJournal {
     get readers() {
       return readers;
     },
-    async *read(query, signal) {
-      if (query.since !== undefined && query.until !== undefined && query.since > query.until) {
-        throw invalid(
-          `\`since\` time (${seconds(query.since)}) cannot be after \`until\` time (${seconds(query.until)})`,
-        );
+    read(query, signal) {
+      const { since, until } = query;
+      if (since !== undefined && until !== undefined && since > until) {
+        throw invalid(`\`since\` time (${seconds(since)}) cannot be after \`until\` time (${seconds(until)})`);
       }
-      const news = new News(store, signal, query.until);
-      readers++;
-      try {
-        yield* readFrom(store, query, news, signal);
-      } finally {
-        readers--;
-        news.close();
-      }
+      // Taken now and not at the first step: a client that has seen the headers misses nothing from then on.
+      const start = since === undefined ? store.lastSeq : 0;
+      return (async function* () {
+        const news = new News(store, signal, until);
+        readers++;
+        try {
+          yield* readFrom(store, start, query, news, signal);
+        } finally {
+          readers--;
+          news.close();
+        }
+      })();
     },
   };
 }
 
 async function* readFrom(
   store: Store,
+  start: number,
   query: EventQuery,
   news: News,
   signal: AbortSignal,
 ): AsyncGenerator<EngineEvent> {
-  let cursor = query.since === undefined ? store.lastSeq : 0;
+  let cursor = start;
   while (!signal.aborted) {
     const seen = news.count;
-    const events = await store.readEvents(cursor, batch, query.since);
+    const events = await store.readEvents(cursor, batch, cursor === 0 ? query.since : undefined);
     for (const event of events) {
       cursor = event.seq;
       if (query.until !== undefined && event.timeNano > query.until) return;
       if (event.timeNano >= (query.since ?? 0n) && matches(event, query.filters)) yield event;
     }
-    if (events.length === batch) continue;
+    // A page may be short of rows that were damaged: only the newest number tells that all has been given.
+    if (events.length > 0 && cursor < store.lastSeq) continue;
     if (query.until !== undefined && nowNano() > query.until) return;
     await news.after(seen);
   }
