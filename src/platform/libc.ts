@@ -15,7 +15,12 @@ export function declare<A extends readonly unknown[], R>(prototype: string): (..
   return libc.func(prototype) as unknown as (...args: A) => R;
 }
 
-const nameOfErrno = new Map(Object.entries(os.constants.errno).map(([name, number]) => [number, name]));
+/** Where two names share a number (EAGAIN, EWOULDBLOCK), the first is the one Node's own errors carry. */
+const nameOfErrno = new Map(
+  Object.entries(os.constants.errno)
+    .map(([name, number]) => [number, name] as const)
+    .reverse(),
+);
 const strerror = declare<[number], string>('const char *strerror(int errnum)');
 
 /** A failed system call: `code` is the errno's name as in Node's own errors, so both kinds are handled alike. */
