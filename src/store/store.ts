@@ -138,7 +138,6 @@ class SqliteStore implements Store {
     this.#unclaimed = Map.groupBy(opened.rows, (row) => row.kind);
     this.#lastSeq = opened.lastSeq;
     this.damaged = [...opened.damaged];
-    for (const row of this.damaged) log.error(row, 'a record could not be read and was set aside');
     for (const event of opened.events) this.#recent.add(revive(event), event.body.length);
   }
 

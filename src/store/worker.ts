@@ -9,6 +9,7 @@ import path from 'node:path';
 import { DatabaseSync, type StatementSync } from 'node:sqlite';
 import { type MessagePort, parentPort, workerData } from 'node:worker_threads';
 import { crc32 } from 'node:zlib';
+import { commitsBehindDamage } from './wal.ts';
 
 export interface StoredRow {
   readonly kind: string;
@@ -210,15 +211,20 @@ class Database {
       copy('record', 'kind, id, schema, checksum, body');
       copy('event', 'seq, time, checksum, body');
       copy('damaged', 'kind, id, schema, checksum, body, reason, found');
-      this.#sqlite
-        .prepare('INSERT INTO damaged VALUES (?, ?, 0, 0, NULL, ?, ?)')
-        .run('database', path.dirname(file), reason, new Date().toISOString());
+      this.report(path.dirname(file), reason);
     });
     try {
       old.close();
     } catch {
       // It stays where it is.
     }
+  }
+
+  /** Notes damage that is not a record's; the files are in `place`. */
+  report(place: string, reason: string): void {
+    this.#sqlite
+      .prepare('INSERT INTO damaged VALUES (?, ?, 0, 0, NULL, ?, ?)')
+      .run('database', place, reason, new Date().toISOString());
   }
 
   close(): void {
@@ -244,13 +250,16 @@ const isCorrupt = (error: unknown): boolean =>
   error instanceof Error && 'errcode' in error && [corrupt, notADatabase].includes(Number(error.errcode) & 0xff);
 
 /**
- * Opens the database; one whose structure is broken is moved aside whole, and what can still be read of it is copied
- * into a new one.
+ * Opens the database. One whose structure is broken is moved aside whole, and what can still be read of it is copied
+ * into a new one. A write-ahead log with commits behind damage is copied aside before SQLite forgets them.
  */
 function openDatabase(file: string, recentEvents: number): { database: Database; opened: Opened } {
+  const lost = commitsBehindDamage(`${file}-wal`);
+  if (lost > 0) fs.copyFileSync(`${file}-wal`, path.join(makeAside(file), `${path.basename(file)}-wal`));
   let database: Database | undefined;
   try {
     database = new Database(file);
+    if (lost > 0) database.report(path.dirname(file), `${lost} commits stood in the write-ahead log behind damage`);
     return { database, opened: database.load(recentEvents) };
   } catch (error) {
     try {
@@ -259,9 +268,7 @@ function openDatabase(file: string, recentEvents: number): { database: Database;
       // A broken file may refuse its last checkpoint as well.
     }
     if (!isCorrupt(error)) throw error;
-    const aside = path.join(path.dirname(file), `damaged-${new Date().toISOString()}`);
-    fs.mkdirSync(aside, { mode: 0o700 });
-    const moved = path.join(aside, path.basename(file));
+    const moved = path.join(makeAside(file), path.basename(file));
     for (const suffix of ['', '-wal', '-shm']) {
       if (fs.existsSync(file + suffix)) fs.renameSync(file + suffix, moved + suffix);
     }
@@ -269,6 +276,12 @@ function openDatabase(file: string, recentEvents: number): { database: Database;
     fresh.salvage(moved, error instanceof Error ? error.message : String(error));
     return { database: fresh, opened: fresh.load(recentEvents) };
   }
+}
+
+function makeAside(file: string): string {
+  const aside = path.join(path.dirname(file), `damaged-${new Date().toISOString()}`);
+  fs.mkdirSync(aside, { mode: 0o700 });
+  return aside;
 }
 
 function serve(file: string, port: MessagePort): void {

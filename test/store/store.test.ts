@@ -260,6 +260,38 @@ describe('damage', () => {
     await store.commit([collection.put({ id: 'new', count: 1 })]);
   });
 
+  it('reports commits that a flipped bit in the write-ahead log cuts off, and not the torn end of a crash', async (t) => {
+    const dir = scratch(t);
+    const store = await opened(t, dir);
+    const collection = store.collection<Thing>(things);
+    for (let index = 0; index < 20; index++) await store.commit([collection.put({ id: `id-${index}`, count: index })]);
+    // As a crash leaves it: the log has not been folded into the database.
+    const crashed = scratch(t);
+    for (const name of ['records.db', 'records.db-wal'])
+      fs.copyFileSync(path.join(dir, name), path.join(crashed, name));
+    const log = fs.readFileSync(path.join(crashed, 'records.db-wal'));
+
+    const torn = scratch(t);
+    fs.copyFileSync(path.join(crashed, 'records.db'), path.join(torn, 'records.db'));
+    fs.writeFileSync(path.join(torn, 'records.db-wal'), log.subarray(0, log.length - 1000));
+    const afterCrash = await opened(t, torn);
+    assert.deepEqual(afterCrash.damaged, []);
+    assert.equal(afterCrash.collection<Thing>(things).size, 19);
+
+    const middle = Math.floor(log.length / 2);
+    log[middle] = (log[middle] ?? 0) ^ 4;
+    fs.writeFileSync(path.join(crashed, 'records.db-wal'), log);
+    const damaged = await opened(t, crashed);
+    const { size } = damaged.collection<Thing>(things);
+    assert.ok(size > 5 && size < 15, `${size} of 20`);
+    assert.deepEqual(
+      damaged.damaged.map(({ reason }) => reason),
+      [`${20 - size} commits stood in the write-ahead log behind damage`],
+    );
+    const aside = fs.readdirSync(crashed).find((name) => name.startsWith('damaged-')) ?? '';
+    assert.deepEqual(fs.readFileSync(path.join(crashed, aside, 'records.db-wal')), log);
+  });
+
   it('starts anew beside a file that is no database at all', async (t) => {
     const dir = scratch(t);
     fs.writeFileSync(path.join(dir, 'records.db'), 'not a database '.repeat(1000));
