@@ -155,3 +155,14 @@ describe('configuration', () => {
     for (const line of text.split('\n')) assert.ok(line.length <= 165, line);
   });
 });
+
+describe('docs/configuration.md', () => {
+  it('has a row for every setting', () => {
+    const page = fs.readFileSync(path.join(import.meta.dirname, '../../docs/configuration.md'), 'utf8');
+    for (const { flag, key, reloads } of options) {
+      const row = page.split('\n').find((line) => line.includes(`\`--${flag}\` | \`${key}\` |`));
+      assert.ok(row, `a row for --${flag}`);
+      assert.equal(row.includes('| yes |'), reloads === true, `--${flag} reloads`);
+    }
+  });
+});
