@@ -1,7 +1,7 @@
 /** One registry as one user sees it: found (HTTPS or HTTP), authenticated, asked again when it is busy. */
 import { STATUS_CODES } from 'node:http';
 import type { Credentials } from '../image/types.ts';
-import { invalid } from '../lib/errors.ts';
+import { EngineError, invalid } from '../lib/errors.ts';
 import { Authorizer, unauthorized } from './auth.ts';
 import type { Endpoint } from './endpoint.ts';
 import { requestName, UnreachableError } from './errors.ts';
@@ -93,7 +93,11 @@ export class Server {
       insecure,
       signal,
     });
-    if (answer.status !== 200 && answer.status !== 401) throw await refused(answer, 'GET');
+    if (answer.status !== 200 && answer.status !== 401) {
+      // Whatever it says is about the registry as a whole, never about what was asked for.
+      const { kind, message } = await refused(answer, 'GET');
+      throw new EngineError(kind === 'unavailable' ? kind : 'internal', `${requestName('GET', url)}: ${message}`);
+    }
     await drop(answer);
     // Only the registry itself may name the realm that gets its users' passwords.
     if (answer.url.origin === url.origin) this.#authorizer.learn(answer.headers['www-authenticate']);

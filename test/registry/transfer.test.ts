@@ -1,19 +1,26 @@
 /** Pull and push against Debian's docker-registry: the ways in, what is sent and what is not, what survives a cut. */
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { cpSync, mkdirSync, readdirSync, rmSync, statSync, truncateSync, writeFileSync } from 'node:fs';
+import { cpSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, truncateSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:https';
+import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { after, before, describe, it, type TestContext } from 'node:test';
+import type { TLSSocket } from 'node:tls';
 import { createPull } from '../../src/image/pull.ts';
 import { createPush } from '../../src/image/push.ts';
 import { parseReference, withDefaultTag } from '../../src/image/reference.ts';
 import type { Credentials, Progress } from '../../src/image/types.ts';
+import { createLayerStore } from '../../src/layer/store.ts';
+import type { LayerStore } from '../../src/layer/types.ts';
 import type { EngineError } from '../../src/lib/errors.ts';
 import { silentLog } from '../../src/lib/log.ts';
 import { Downloads } from '../../src/registry/download.ts';
 import { Hasher } from '../../src/registry/hasher.ts';
 import { Registries } from '../../src/registry/registries.ts';
 import { Slots } from '../../src/registry/waiting.ts';
+import { openStore } from '../../src/store/store.ts';
 import {
   addStrangeAddress,
   type Certificates,
@@ -33,6 +40,7 @@ interface EngineOptions {
   readonly registryMirrors?: readonly string[];
   readonly certificateDirectories?: readonly string[];
   readonly architecture?: string;
+  readonly layers?: LayerStore;
 }
 
 /** One engine's transfers, with images of its own. */
@@ -45,7 +53,7 @@ class TestEngine {
 
   constructor(t: TestContext, options: EngineOptions = {}) {
     const directory = scratch();
-    this.sink = new MemorySink(directory);
+    this.sink = new MemorySink(directory, options.layers);
     const { registryMirrors = [], certificateDirectories = [], architecture = 'x64' } = options;
     const settings = () => ({ insecureRegistries: [], registryMirrors });
     this.registries = new Registries({
@@ -575,6 +583,71 @@ describe('secrets', () => {
     assert.ok(mirror.requests.length > 0);
     for (const { headers } of mirror.requests) assert.equal(headers.authorization, undefined);
   });
+});
+
+it('layers go through the real layer store and come out of it byte for byte', async (t) => {
+  const registry = await startRegistry();
+  const directory = scratch();
+  const store = await openStore({ dir: join(directory, 'tmp'), log: silentLog });
+  const layers = await createLayerStore({ dir: join(directory, 'layer'), store, log: silentLog });
+  t.after(async () => {
+    await layers.close();
+    await store.close();
+    await registry.stop();
+    rmSync(directory, { recursive: true, force: true });
+  });
+  const tars = ['one', 'two', 'three'].map((name) => {
+    const place = join(directory, name);
+    mkdirSync(join(place, 'shared'), { recursive: true });
+    writeFileSync(join(place, 'shared', name), randomBytes(400_000));
+    return execFileSync('tar', ['-C', place, '-c', '.'], { maxBuffer: 10_000_000 });
+  });
+  const maker = new TestEngine(t);
+  const id = await maker.make(`${registry.host}/real`, tars);
+  await maker.push(`${registry.host}/real:latest`);
+  const user = new TestEngine(t, { layers });
+  await user.pull(`${registry.host}/real`);
+  assert.ok(user.sink.images.has(id as never));
+  const copy = `${registry.host}/copy:latest`;
+  await user.sink.setReference(parseReference(copy), id as never);
+  // Nothing is remembered of where the layers came from: they are made and sent again.
+  user.sink.blobs.length = 0;
+  const again = statuses(await user.push(copy));
+  assert.equal(again.filter((line) => line.endsWith(': Pushed')).length, 3);
+  const other = new TestEngine(t);
+  await other.pull(copy);
+  assert.deepEqual([...other.sink.files.layers.keys()], [...maker.sink.files.layers.keys()]);
+});
+
+it('a client certificate beside the authority is shown to a registry that asks for one', async (t) => {
+  addStrangeAddress();
+  const certificates = makeCertificates();
+  const directory = scratch();
+  const tls = { cert: readFileSync(certificates.certificate), key: readFileSync(certificates.key) };
+  const ca = readFileSync(certificates.ca);
+  const asked: boolean[] = [];
+  const server = createServer({ ...tls, ca, requestCert: true, rejectUnauthorized: false }, (request, response) => {
+    asked.push((request.socket as TLSSocket).authorized);
+    response.writeHead(404).end();
+  });
+  await new Promise<void>((resolve) => server.listen(0, strangeAddress, resolve));
+  t.after(() => {
+    server.closeAllConnections();
+    server.close();
+    for (const place of [directory, certificates.directory]) rmSync(place, { recursive: true, force: true });
+  });
+  const host = `${strangeAddress}:${(server.address() as AddressInfo).port}`;
+  mkdirSync(join(directory, host));
+  cpSync(certificates.ca, join(directory, host, 'ca.crt'));
+  cpSync(certificates.certificate, join(directory, host, 'client.cert'));
+  const engine = new TestEngine(t, { certificateDirectories: [directory] });
+  await assert.rejects(engine.pull(`${host}/x`), /missing key client.key for client certificate client.cert/);
+  cpSync(certificates.key, join(directory, host, 'client.key'));
+  await assert.rejects(
+    engine.pull(`${host}/x`),
+    wrong('internal', /\/v2\/": received unexpected HTTP status: 404 Not Found$/),
+  );
+  assert.deepEqual([...new Set(asked)], [true]);
 });
 
 it('a mirror serves names of the hub, and the next one when it fails', async (t) => {

@@ -108,9 +108,10 @@ export class MemorySink implements ImageSink {
   readonly events: string[] = [];
   readonly blobs: KnownBlob[] = [];
 
-  constructor(directory: string) {
+  /** With tar files for layers, unless a layer store is given. */
+  constructor(directory: string, layers?: LayerStore) {
     this.files = tarFiles(join(directory, 'layers'));
-    this.layers = this.files.store;
+    this.layers = layers ?? this.files.store;
     this.temporary = join(directory, 'tmp');
   }
 
