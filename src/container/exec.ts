@@ -2,14 +2,14 @@
  * Exec: more processes in a running container. Instances live in memory, as on dockerd: a daemon that starts anew knows
  * none of those before it. At most `execsMax` are kept; ended ones are dropped after five minutes.
  */
-import { conflict, internal, invalid, notFound, unavailable } from '../lib/errors.ts';
+import { conflict, internal, invalid, messageOf, notFound, unavailable } from '../lib/errors.ts';
 import { type ContainerId, type ExecId, newId } from '../lib/ids.ts';
 import { frame } from '../lib/stdcopy.ts';
-import type { ExecProcess } from '../runtime/types.ts';
+import type { ExecProcess, OutputChunk } from '../runtime/types.ts';
 import type { Attachment, ExecBody, Json } from './api.ts';
 import { mergeEnv } from './decode.ts';
 import { DetachScanner, parseDetachKeys } from './detach.ts';
-import { isRunning } from './life.ts';
+import { isRunning, sizePatienceMs } from './life.ts';
 import { type ContainerSet, containerEvent } from './set.ts';
 import type { ContainerRecord } from './types.ts';
 
@@ -26,6 +26,13 @@ interface Instance {
   started: boolean;
   exitCode: number | null;
   size: readonly [number, number] | null;
+  onResize: (() => void) | null;
+}
+
+interface LaunchedExec {
+  readonly process: ExecProcess;
+  /** Resolves when the exit code is there for inspect. */
+  readonly exited: Promise<void>;
 }
 
 export interface ExecStart {
@@ -59,6 +66,7 @@ export class Execs {
       started: false,
       exitCode: null,
       size: null,
+      onResize: null,
     });
     await this.#announce(record, `exec_create: ${cmd.join(' ')}`, id);
     return { Id: id };
@@ -70,45 +78,55 @@ export class Execs {
     if (instance.exitCode !== null) throw conflict(`Error: Exec command ${id} has already run`);
     if (instance.started) throw conflict(`Error: Exec command ${id} is already running`);
     const record = this.#running(instance.containerId);
-    const { body } = instance;
     instance.started = true;
-    const tty = body.Tty ?? false;
+    if (options.detach) {
+      const { process } = await this.#launch(record, instance, options);
+      void drain(process.output[Symbol.asyncIterator]());
+      return null;
+    }
+    const tty = instance.body.Tty ?? false;
+    const sized = tty && !options.consoleSize && instance.size === null ? awaitSize(instance) : Promise.resolve();
+    const launched = sized.then(() => this.#launch(record, instance, options));
+    // With a terminal the client is answered before the process begins; a failure then goes into the stream.
+    if (tty) void launched.catch(() => undefined);
+    else await launched;
+    const detached = Promise.withResolvers<void>();
+    signal.addEventListener('abort', () => detached.resolve(), { once: true });
+    return {
+      tty,
+      output: this.#output(instance, launched, detached.promise, options.framed && !tty),
+      input: instance.body.AttachStdin
+        ? inputOf(launched, tty ? new DetachScanner(instance.detachKeys) : null, () => detached.resolve())
+        : null,
+    };
+  }
+
+  async #launch(record: ContainerRecord, instance: Instance, options: ExecStart): Promise<LaunchedExec> {
+    const { body } = instance;
     const size = options.consoleSize ?? instance.size ?? undefined;
     try {
-      instance.process = await this.#set.parts.runtime.exec({
+      const process = await this.#set.parts.runtime.exec({
         id: record.id,
         cmd: instance.cmd,
         env: mergeEnv(record.config.Env, body.Env ?? null) ?? [],
         user: body.User || record.config.User,
         workingDir: body.WorkingDir || record.config.WorkingDir || '/',
-        tty,
+        tty: body.Tty ?? false,
         privileged: body.Privileged ?? false,
         stdin: !options.detach && (body.AttachStdin ?? false),
         detached: options.detach,
         ...(size ? { consoleSize: size } : {}),
       });
+      instance.process = process;
+      const exited = process.exit.then((code) => this.#exit(record, instance, code));
+      void exited.catch(() => undefined);
+      // Nobody waits for the journal before reading output.
+      void this.#announce(record, `exec_start: ${instance.cmd.join(' ')}`, instance.id).catch(() => undefined);
+      return { process, exited };
     } catch (error) {
       this.#ended(instance, 126);
       throw error;
     }
-    const { process } = instance;
-    const exited = process.exit.then((code) => this.#exit(record, instance, code));
-    void exited.catch(() => undefined);
-    await this.#announce(record, `exec_start: ${instance.cmd.join(' ')}`, instance.id);
-    if (options.detach) {
-      void drain(process.output[Symbol.asyncIterator]());
-      return null;
-    }
-    const detached = Promise.withResolvers<void>();
-    signal.addEventListener('abort', () => detached.resolve(), { once: true });
-    return {
-      tty,
-      output: this.#output(instance, process, exited, detached.promise, options.framed && !tty),
-      input:
-        process.input === null
-          ? null
-          : this.#input(process, tty ? new DetachScanner(instance.detachKeys) : null, () => detached.resolve()),
-    };
   }
 
   async inspect(id: string): Promise<Json> {
@@ -142,6 +160,7 @@ export class Execs {
     if (instance.exitCode !== null) throw internal(`exec ${id} has ended`);
     instance.size = [rows, columns];
     instance.process?.resize(rows, columns);
+    instance.onResize?.();
   }
 
   idsOf(container: ContainerId): readonly ExecId[] {
@@ -165,18 +184,33 @@ export class Execs {
 
   async *#output(
     instance: Instance,
-    process: ExecProcess,
-    exited: Promise<void>,
+    launched: Promise<LaunchedExec>,
     detached: Promise<void>,
     framed: boolean,
   ): AsyncGenerator<Uint8Array> {
     const { AttachStdout: stdout = false, AttachStderr: stderr = false, Tty: tty = false } = instance.body;
-    const source = process.output[Symbol.asyncIterator]();
-    const left = detached.then(() => null);
+    let running: LaunchedExec;
+    try {
+      running = await launched;
+    } catch (error) {
+      yield Buffer.from(`${messageOf(error)}\r\n`);
+      return;
+    }
+    const source = running.process.output[Symbol.asyncIterator]();
+    // Not a race of promises: each would leave a reaction on `detached`, one for every piece of a long session.
+    let leave: (left: null) => void = () => undefined;
+    let gone = false;
+    void detached.then(() => {
+      gone = true;
+      leave(null);
+    });
     let complete = false;
     try {
-      for (;;) {
-        const next = await Promise.race([source.next(), left]);
+      while (!gone) {
+        const next = await new Promise<IteratorResult<OutputChunk> | null>((resolve, reject) => {
+          leave = resolve;
+          source.next().then(resolve, reject);
+        });
         if (next === null) return;
         if (next.done) break;
         const { stream, data } = next.value;
@@ -185,24 +219,11 @@ export class Execs {
       }
       complete = true;
       // A client asks for the exit code as soon as the stream ends: it must be there.
-      await exited;
+      await running.exited;
     } finally {
       // The process goes on without its client, and must not stall on a full pipe.
       if (!complete) void drain(source);
     }
-  }
-
-  #input(process: ExecProcess, scanner: DetachScanner | null, detach: () => void): Attachment['input'] {
-    const { input } = process;
-    if (input === null) return null;
-    return {
-      async write(data) {
-        const scanned = scanner ? scanner.scan(data) : { pass: data, detached: false };
-        if (scanned.pass.length > 0) await input.write(scanned.pass).catch(() => undefined);
-        if (scanned.detached) detach();
-      },
-      end: () => input.end(),
-    };
   }
 
   async #exit(record: ContainerRecord, instance: Instance, code: number): Promise<void> {
@@ -221,6 +242,36 @@ export class Execs {
   async #announce(record: ContainerRecord, action: string, execId: ExecId): Promise<void> {
     await this.#set.parts.store.commit([], [containerEvent(record, action, { execID: execId })]);
   }
+}
+
+/** Resolves at the first resize: clients send the size when the start was answered. Or after a moment without. */
+function awaitSize(instance: Instance): Promise<void> {
+  return new Promise((resolve) => {
+    instance.onResize = resolve;
+    setTimeout(resolve, sizePatienceMs);
+  });
+}
+
+function inputOf(
+  launched: Promise<LaunchedExec>,
+  scanner: DetachScanner | null,
+  detach: () => void,
+): NonNullable<Attachment['input']> {
+  // What is typed at a process that could not be started, or has gone, is dropped: its exit code tells.
+  const input = launched.then(
+    ({ process }) => process.input,
+    () => null,
+  );
+  return {
+    async write(data) {
+      const scanned = scanner ? scanner.scan(data) : { pass: data, detached: false };
+      if (scanned.pass.length > 0) await (await input)?.write(scanned.pass).catch(() => undefined);
+      if (scanned.detached) detach();
+    },
+    end() {
+      void input.then((open) => open?.end());
+    },
+  };
 }
 
 async function drain(source: AsyncIterator<unknown>): Promise<void> {
