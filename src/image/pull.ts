@@ -188,7 +188,9 @@ class Pull {
     const names: Reference[] = [{ ...this.#reference, tag: undefined, digest }];
     if (this.#reference.tag !== undefined) names.unshift(this.#reference);
     const event = { action: 'pull', names: [familiarReference(this.#reference)] };
-    if (this.#sink.get(id)) {
+    const here = this.#sink.get(id);
+    if (here) {
+      using _kept = this.#sink.layers.lease(...here.chain);
       await this.#sink.registerImage(await this.#sink.config(id), names, event);
       return id;
     }
