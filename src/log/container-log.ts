@@ -306,6 +306,8 @@ class Cursor {
     const fd = this.fd;
     if (fd === null) return null;
     const size = Math.min(fs.fstatSync(fd).size, limit);
+    // Somebody has emptied the file; the monitor appends, so what comes begins at its start.
+    if (size < this.offset) this.offset = 0;
     const wanted = Math.min(size - this.offset, blockLength);
     if (wanted <= 0) return null;
     // Bytes that were just written are in memory: read at once, without a turn through the thread pool.

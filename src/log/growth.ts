@@ -10,6 +10,9 @@ import fs from 'node:fs';
 import path from 'node:path';
 
 const slowPollMs = 500;
+/** A file that stays busy is looked at less and less often, down to this: nobody types that fast. */
+const busyPollMs = 10;
+const looksPerStep = 50;
 
 interface Subscriber {
   readonly changed: () => void;
@@ -25,6 +28,8 @@ export class Growth {
   #slowTimer: NodeJS.Timeout | null = null;
   #seen = '';
   #changedAt = 0;
+  /** Looks taken since the file became busy. */
+  #looks = 0;
 
   constructor(file: string) {
     this.#path = file;
@@ -72,6 +77,7 @@ export class Growth {
     const heat = (): void => {
       this.#disarm();
       this.#changedAt = performance.now();
+      this.#looks = 0;
       this.#check();
       this.#poll();
     };
@@ -94,11 +100,13 @@ export class Growth {
 
   #poll(): void {
     if (this.#slowTimer === null || this.#hotTimer !== null) return;
-    const pollMs = Math.min(...Array.from(this.#subscribers, (subscriber) => subscriber.pollMs));
+    const shortest = Math.min(...Array.from(this.#subscribers, (subscriber) => subscriber.pollMs));
+    const stretched = shortest * (1 + Math.floor(this.#looks++ / looksPerStep));
+    const pollMs = Math.max(shortest, Math.min(stretched, busyPollMs));
     this.#hotTimer = setTimeout(() => {
       this.#hotTimer = null;
       if (this.#slowTimer === null) return;
-      if (this.#check() || performance.now() - this.#changedAt < 10 * pollMs) this.#poll();
+      if (this.#check() || performance.now() - this.#changedAt < 10 * shortest) this.#poll();
       else this.#arm();
     }, pollMs);
   }

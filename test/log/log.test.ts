@@ -296,6 +296,21 @@ describe('following', () => {
     assert.equal(all, frame(1, 'second\n') + frame(1, 'third\n'));
   });
 
+  it('goes on after somebody has emptied the file', async (t) => {
+    const file = scratch(t);
+    fs.writeFileSync(file, line(1, 'stdout', 'F', 'a').repeat(10));
+    const { log } = opened(t, file);
+    const end = Promise.withResolvers<void>();
+    const reader = follower(log, {}, end.promise);
+    await until(() => reader.text() === 'a\n'.repeat(10), 'the first lines');
+    fs.truncateSync(file);
+    await sleep(20);
+    fs.appendFileSync(file, line(2, 'stdout', 'F', 'b'));
+    await until(() => reader.text().endsWith('b\n'), 'the line after');
+    end.resolve();
+    await reader.done;
+  });
+
   it('ends on abort and at until', async (t) => {
     const file = scratch(t);
     fs.writeFileSync(file, line(1, 'stdout', 'F', 'a'));
