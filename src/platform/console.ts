@@ -16,11 +16,16 @@ const msghdr = koffi.struct({
 const recvmsg = declare<[number, Buffer, number], number>('long recvmsg(int fd, void *message, int flags)');
 const ioctl = declare<[number, number, Buffer], number>('int ioctl(int fd, unsigned long request, void *argument)');
 
+const ioctlInt = declare<[number, number, number], number>('int ioctl(int fd, unsigned long request, long argument)');
+
 const SOL_SOCKET = 1;
 const SCM_RIGHTS = 1;
 const MSG_DONTWAIT = 0x40;
 const MSG_CMSG_CLOEXEC = 0x40000000;
 const TIOCSWINSZ = 0x5414;
+const TIOCSPTLCK = 0x40045431;
+const TIOCGPTPEER = 0x5441;
+const O_CLOEXEC = 0x80000;
 
 /**
  * Takes the descriptor that a peer sent over a unix socket (SCM_RIGHTS); the runtime's end of `--console-socket`.
@@ -54,6 +59,20 @@ export function receiveDescriptor(socket: number): number | null {
   }
   for (let offset = 4; offset + 4 <= descriptors; offset += 4) fs.closeSync(control.readInt32LE(16 + offset));
   return control.readInt32LE(16);
+}
+
+/** A new pseudo-terminal of the host. Both descriptors are close-on-exec and belong to the caller. */
+export function openTerminal(): { readonly master: number; readonly slave: number } {
+  const flags = fs.constants.O_RDWR | fs.constants.O_NOCTTY;
+  const master = fs.openSync('/dev/ptmx', flags);
+  try {
+    check(ioctl(master, TIOCSPTLCK, Buffer.alloc(4)), 'ioctl', 'TIOCSPTLCK');
+    const slave = check(ioctlInt(master, TIOCGPTPEER, flags | O_CLOEXEC), 'ioctl', 'TIOCGPTPEER');
+    return { master, slave };
+  } catch (error) {
+    fs.closeSync(master);
+    throw error;
+  }
 }
 
 /** Size of a terminal; its foreground process group gets SIGWINCH when it changes. */

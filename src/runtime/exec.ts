@@ -9,7 +9,7 @@ import net from 'node:net';
 import os from 'node:os';
 import tty from 'node:tty';
 import { internal, messageOf } from '../lib/errors.ts';
-import { receiveDescriptor, setTerminalSize } from '../platform/console.ts';
+import { openTerminal, receiveDescriptor, setTerminalSize } from '../platform/console.ts';
 import { isErrno } from '../platform/libc.ts';
 import { createPipe } from '../platform/pipe.ts';
 import { execFailure, type StartFailed } from './failure.ts';
@@ -27,6 +27,8 @@ export interface ExecLaunch {
   /** What to call it in an error. */
   readonly command: string;
   readonly tty: boolean;
+  /** The runtime hands the container's terminal over by `--console-socket` and still waits for the end (crun, not runc). */
+  readonly consoleSocket: boolean;
   readonly stdin: boolean;
   readonly detached: boolean;
   readonly consoleSize?: readonly [number, number] | undefined;
@@ -53,7 +55,8 @@ export async function launchExec(launch: ExecLaunch): Promise<ExecProcess> {
       }),
     );
   if (launch.detached) return startDetached(launch, run);
-  return launch.tty ? startOnTerminal(launch, run, args) : startOnPipes(launch, run);
+  if (!launch.tty) return startOnPipes(launch, run);
+  return launch.consoleSocket ? startOnTerminal(launch, run, args) : startOnRelayedTerminal(launch, run);
 }
 
 type Run = (stdio: readonly ('ignore' | number)[]) => ChildProcess;
@@ -96,21 +99,50 @@ async function startOnTerminal(launch: ExecLaunch, run: Run, args: string[]): Pr
       // It ended before it had a terminal: what it says is all the output there is.
       return running(launch, child, new Output(), null, null);
     }
-    if (launch.consoleSize) setTerminalSize(fd, ...launch.consoleSize);
-    const terminal = new tty.ReadStream(fd);
-    const output = new Output();
-    output.add('stdout', terminal);
-    return running(launch, child, output, launch.stdin ? inputTo(terminal, false) : null, fd);
+    return onTerminal(launch, child, fd);
   } finally {
     console.close();
   }
+}
+
+/** Without a console socket the runtime carries bytes between its own terminal, which is ours, and the container's. */
+function startOnRelayedTerminal(launch: ExecLaunch, run: Run): ExecProcess {
+  const { master, slave } = openTerminal();
+  try {
+    if (launch.consoleSize) setTerminalSize(master, ...launch.consoleSize);
+    return onTerminal(launch, run([slave, slave, slave]), master);
+  } catch (error) {
+    fs.closeSync(master);
+    throw error;
+  } finally {
+    fs.closeSync(slave);
+  }
+}
+
+function onTerminal(launch: ExecLaunch, child: ChildProcess, fd: number): ExecProcess {
+  if (launch.consoleSize) setTerminalSize(fd, ...launch.consoleSize);
+  const terminal = new tty.ReadStream(fd);
+  const output = new Output();
+  output.add('stdout', terminal);
+  const process = running(launch, child, output, launch.stdin ? inputTo(terminal, false) : null, fd);
+  if (launch.consoleSocket) return process;
+  return Object.create(process, {
+    resize: {
+      value(rows: number, columns: number): void {
+        process.resize(rows, columns);
+        // The terminal controls no session, so the kernel tells nobody.
+        child.kill('SIGWINCH');
+      },
+    },
+  }) as ExecProcess;
 }
 
 /** Resolves when the process runs; throws when it cannot. */
 async function startDetached(launch: ExecLaunch, run: Run): Promise<ExecProcess> {
   const started = Promise.withResolvers<void>();
   const watcher = fs.watch(launch.directory, (_event, name) => {
-    if (name === 'pid') started.resolve();
+    // Made empty first, written then.
+    if (name === 'pid' && fs.statSync(`${launch.directory}/pid`, { throwIfNoEntry: false })?.size) started.resolve();
   });
   watcher.on('error', started.reject);
   // Nobody will receive the terminal's other end, so even with a terminal asked for it gets none.

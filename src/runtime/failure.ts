@@ -52,7 +52,7 @@ function read(output: string, command: string): Reading {
   detail = detail.replace(/^(runc create failed: |exec failed: )?(unable to start container process: )?/, '');
   const about = (reason: string): string =>
     `unable to start container process: exec: ${JSON.stringify(command)}: ${reason}`;
-  if (/executable file .* not found in \$PATH/.test(detail)) {
+  if (/executable file (.* )?not found in \$PATH/.test(detail)) {
     return command.includes('/')
       ? { detail: about(`stat ${command}: no such file or directory`), exitCode: 127 }
       : { detail: about('executable file not found in $PATH'), exitCode: 127 };

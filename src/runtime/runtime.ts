@@ -562,6 +562,7 @@ class OciRuntime implements Runtime, Disposable {
       process: encodeSpec(process),
       command: spec.cmd[0] ?? '',
       tty: spec.tty,
+      consoleSocket: path.basename(binary.path) === 'crun',
       stdin: spec.stdin,
       detached: spec.detached,
       consoleSize: spec.consoleSize,
