@@ -21,6 +21,8 @@ test('names match greedily and literals win (W-04, W-05)', () => {
     'GET /networks',
     'GET /networks/',
     'GET /networks/{id}',
+    'GET /services/{id}',
+    'GET /services/{id}/logs',
   ]) {
     const [method, path] = endpoint.split(' ') as [string, string];
     router.add(method, path, endpoint);
@@ -36,6 +38,8 @@ test('names match greedily and literals win (W-04, W-05)', () => {
     ['DELETE', '/images/a/json', 'DELETE /images/{name}', 'a/json'],
     ['GET', '/networks/', 'GET /networks/'],
     ['GET', '/networks/a', 'GET /networks/{id}', 'a'],
+    ['GET', '/services/a/logs', 'GET /services/{id}/logs', 'a'],
+    ['GET', '/services/a', 'GET /services/{id}', 'a'],
     ['POST', '/containers/json', null],
     ['GET', '/images/a', null],
     ['GET', '/', null],

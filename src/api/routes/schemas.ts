@@ -128,10 +128,18 @@ const hostConfig = object({
   IOMaximumBandwidth: whole,
 });
 
+/** What a client may ask for on a network; the rest of `EndpointSettings` is answer only. */
+const endpointSettings = object({
+  IPAMConfig: object({ IPv4Address: text, IPv6Address: text, LinkLocalIPs: texts }),
+  Links: texts,
+  Aliases: texts,
+  MacAddress: text,
+});
+
 const create = object({
   ...config,
   HostConfig: hostConfig,
-  NetworkingConfig: object({ EndpointsConfig: map(orNull(Type.Object({}))) }),
+  NetworkingConfig: object({ EndpointsConfig: map(orNull(endpointSettings)) }),
 });
 
 const exec = object({

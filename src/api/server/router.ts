@@ -37,7 +37,7 @@ export class Router<T> {
     node.methods.set(method, value);
   }
 
-  /** `path` is decoded and clean. Literal segments win over names, long names over short ones. */
+  /** `path` is decoded and clean. Literals win over names, long names over short ones. */
   find(method: string, path: string): Match<T> | null {
     const segments = path.slice(1).split('/');
     if (segments.length > segmentsMax) return null;
@@ -64,7 +64,8 @@ function walk<T>(
     if (found !== undefined) return found;
   }
   if (node.name !== null) {
-    for (let end = segments.length; end > at; end--) {
+    // A name that takes all the rest comes last: `/services/{id}/logs` before `/services/{id}`.
+    for (const end of endsOf(at, segments.length)) {
       const found = walk(node.name.below, segments, end, method, params);
       if (found !== undefined) {
         params[node.name.key] = segments.slice(at, end).join('/');
@@ -73,6 +74,11 @@ function walk<T>(
     }
   }
   return undefined;
+}
+
+function* endsOf(at: number, length: number): Iterable<number> {
+  for (let end = length - 1; end > at; end--) yield end;
+  if (length > at) yield length;
 }
 
 /** Without empty segments, `.` and `..`; a final slash stays (W-07). Returns its argument when there is nothing to clean. */
