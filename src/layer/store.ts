@@ -25,7 +25,7 @@ import {
 import { openInput } from './input.ts';
 import { depthMax, OverlayMounter } from './overlay.ts';
 import { WorkerPool } from './pool.ts';
-import type { ApplySource, Layer, LayerStore } from './types.ts';
+import type { ApplySource, ArchiveLayers, Layer } from './types.ts';
 import type { Unpacked } from './unpack.ts';
 
 /** Unpacking is bound by processor and disk: more threads only take turns. */
@@ -43,6 +43,8 @@ interface LayerRecord extends Layer {
   /** The chain ID. */
   readonly id: ChainId;
   readonly cacheId: string;
+  /** Bytes of the uncompressed tar. */
+  readonly tarSize: number;
   /** Short name of the tree, see `overlay.ts`. */
   readonly link: string;
 }
@@ -71,7 +73,7 @@ export async function createLayerStore(options: {
   return layers;
 }
 
-export class OverlayLayers implements LayerStore {
+export class OverlayLayers implements ArchiveLayers {
   readonly #disk: Disk;
   readonly #store: Store;
   readonly #log: Log;
@@ -127,6 +129,14 @@ export class OverlayLayers implements LayerStore {
     return this.#there(chainId);
   }
 
+  *all(): Generator<Layer> {
+    for (const record of this.#records.values()) if (this.#there(record.id) !== undefined) yield record;
+  }
+
+  tarSize(chainId: ChainId): number {
+    return this.#existing(chainId).tarSize;
+  }
+
   // Layers ----------------------------------------------------------------------------------------------------------
 
   async apply(parent: ChainId | null, source: ApplySource): Promise<Layer> {
@@ -150,7 +160,6 @@ export class OverlayLayers implements LayerStore {
     }
   }
 
-  /** Unpacks an archive as it is into an existing directory (no whiteouts, no record): the contents of `docker load`, build contexts. */
   async unpackInto(dir: string, source: ApplySource): Promise<void> {
     await this.#unpack(dir, 'plain', source);
   }
@@ -388,7 +397,8 @@ export class OverlayLayers implements LayerStore {
       return known;
     }
     const link = (++this.#lastLink).toString(36);
-    const record: LayerRecord = { id: chainId, chainId, parent, diffId, size: unpacked.size, cacheId, link };
+    const { size, tarSize } = unpacked;
+    const record: LayerRecord = { id: chainId, chainId, parent, diffId, size, tarSize, cacheId, link };
     const dir = path.join(this.#disk.root, cacheId);
     await fs.promises.rename(temporary, dir);
     try {

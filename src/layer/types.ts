@@ -61,6 +61,16 @@ export interface LayerStore {
   reconcile(writable: ReadonlySet<string>, mounted: ReadonlySet<string>): Promise<void>;
 }
 
+/** What images need beyond layers alone. */
+export interface ArchiveLayers extends LayerStore {
+  /** All layers, in no order. */
+  all(): Iterable<Layer>;
+  /** Bytes of the uncompressed tar of a layer. */
+  tarSize(chainId: ChainId): number;
+  /** Unpacks an archive as it is (no whiteouts, no record) into an existing directory. Throws as `apply` does. */
+  unpackInto(dir: string, source: ApplySource): Promise<void>;
+}
+
 /** A blob whose content is on disk and verified. */
 export interface Blob {
   readonly digest: Digest;

@@ -38,6 +38,8 @@ const openDirectoriesMax = 64;
 export interface Unpacked {
   /** sha256 of the uncompressed archive. */
   readonly diffId: string;
+  /** Bytes of the uncompressed archive. */
+  readonly tarSize: number;
   /** Bytes of the files made. */
   readonly size: number;
   /** Directories no entry described, made because something lies in them; canonical paths. */
@@ -78,7 +80,7 @@ export function unpack(options: UnpackOptions): Unpacked {
   } finally {
     unpacker.close();
   }
-  return { diffId: reader.digest(), size: unpacker.size, implied: [...unpacker.implied] };
+  return { diffId: reader.digest(), tarSize: reader.bytes, size: unpacker.size, implied: [...unpacker.implied] };
 }
 
 /** Failures that only what the archive says can cause, as opposed to a full or broken disk. */

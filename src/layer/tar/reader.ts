@@ -38,6 +38,8 @@ class ByteSource {
   readonly #hash: Hash = createHash('sha256');
   #start = 0;
   #end = 0;
+  /** Bytes read so far. */
+  bytes = 0;
 
   constructor(fd: number, cancelled: () => boolean) {
     this.#fd = fd;
@@ -79,6 +81,7 @@ class ByteSource {
     const read = fs.readSync(this.#fd, this.#buffer, this.#end, bufferSize - this.#end, null);
     this.#hash.update(this.#buffer.subarray(this.#end, this.#end + read));
     this.#end += read;
+    this.bytes += read;
     return read > 0;
   }
 }
@@ -138,6 +141,11 @@ export class TarReader {
   /** Digest of the whole input. Only after `next` answered null. */
   digest(): string {
     return this.#source.digest();
+  }
+
+  /** Bytes of the whole input. Only after `next` answered null. */
+  get bytes(): number {
+    return this.#source.bytes;
   }
 
   #entry(raw: RawHeader, block: Buffer, extensions: Extensions): TarEntry {
