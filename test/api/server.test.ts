@@ -6,6 +6,7 @@ import net from 'node:net';
 import path from 'node:path';
 import { after, test } from 'node:test';
 import { promisify } from 'node:util';
+import fc from 'fast-check';
 import { createApiServer } from '../../src/api/server/server.ts';
 import type { EngineEvent } from '../../src/event/types.ts';
 import { conflict, EngineError, notFound, unchanged } from '../../src/lib/errors.ts';
@@ -14,6 +15,7 @@ import {
   ask,
   backendOf,
   connect,
+  Echo,
   json,
   makeCertificates,
   plainConfig,
@@ -562,4 +564,74 @@ test('close lets requests under way finish, then cuts streams', async () => {
   assert.equal((await waiting).text, '{"StatusCode":7}\n');
   assert.equal(await stream, 'cut');
   await running[Symbol.asyncDispose]();
+});
+
+test('over TLS too, a client that has said all it has to say still gets its answer', async () => {
+  await using running = await serve(
+    { containers: { wait: () => sleep(100).then(() => ({ StatusCode: 3 })) } },
+    { tls: certificates },
+  );
+  for (const transport of ['unix', 'tcp', 'tls'] as const) {
+    const socket = await connect(running, transport, certificates);
+    socket.end('POST /containers/a/wait HTTP/1.1\r\nHost: x\r\n\r\n');
+    assert.ok((await readAll(socket)).endsWith('\r\n\r\n{"StatusCode":3}\n'), transport);
+  }
+});
+
+test('close does not wait for connections that are only kept alive', async () => {
+  const running = await serve({ containers: { wait: () => sleep(100).then(() => ({ StatusCode: 3 })) } });
+  const socket = await connect(running, 'unix', certificates);
+  socket.write('POST /containers/a/wait HTTP/1.1\r\nHost: x\r\n\r\n');
+  await sleep(50);
+  const before = performance.now();
+  await running.server.close(5_000);
+  assert.ok(performance.now() - before < 1_000);
+  assert.ok((await readAll(socket)).endsWith('{"StatusCode":3}\n'));
+  await running[Symbol.asyncDispose]();
+});
+
+test('noise does not harm: the next client is served, nothing is left', async () => {
+  await using running = await serve({ containers: { attach: async (_ref, _query, gone) => new Echo(gone, 1) } });
+  const words = [
+    'GET ',
+    'POST ',
+    'OPTIONS * ',
+    'CONNECT a:1 ',
+    '/v1.24',
+    '/v999',
+    '/containers/',
+    'a/attach',
+    '/exec/%2e%2e/start',
+    '?stdin=1',
+    ' HTTP/1.1\r\n',
+    ' HTTP/1.0\r\n',
+    ' HTTP/9\r\n',
+    'Host: x\r\n',
+    'Content-Length: 5\r\n',
+    'Content-Length: -1\r\n',
+    'Transfer-Encoding: chunked\r\n',
+    'Connection: Upgrade\r\nUpgrade: tcp\r\n',
+    'Expect: 100-continue\r\n',
+    '\r\n',
+    '5\r\nabcde\r\n',
+    '0\r\n\r\n',
+    '{"a":',
+    '\0\xff',
+    'PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n',
+  ];
+  await fc.assert(
+    fc.asyncProperty(fc.array(fc.constantFrom(...words), { maxLength: 12 }), fc.boolean(), async (parts, isAbrupt) => {
+      const socket = await connect(running, 'unix', certificates);
+      socket.on('error', () => undefined);
+      socket.resume();
+      for (const part of parts) socket.write(Buffer.from(part, 'latin1'));
+      if (isAbrupt) socket.destroy();
+      else socket.end();
+    }),
+    { numRuns: 400 },
+  );
+  assert.equal((await ask(running, 'GET', '/_ping')).text, 'OK');
+  await until('connections are given back', () => running.server.connections === 0, 15_000);
+  const unexpected = running.log.filter(({ level }) => level === 'error');
+  assert.deepEqual(unexpected, []);
 });

@@ -48,6 +48,7 @@ const headersTimeoutMs = 60_000;
 const keepAliveProbeMs = 30_000;
 /** How often unix connections are asked whether the client still holds its end. */
 const peerProbeMs = 1_000;
+const idleCheckMs = 20;
 
 export function createApiServer({ backend, config, log, routes: all = routes }: ApiServerOptions): ApiServer {
   const resolve = createResolver(all, versions);
@@ -154,9 +155,15 @@ export function createApiServer({ backend, config, log, routes: all = routes }: 
     server.on('secureConnection', (socket: Socket) => {
       socket.allowHalfOpen = true;
     });
-    server.on('request', (req, res) => void serve(req as ApiRequest, res));
+    const cut = (socket: Duplex, error: unknown) => {
+      log.error({ error }, 'a connection failed unexpectedly');
+      socket.destroy();
+    };
+    server.on('request', (req, res) => {
+      serve(req as ApiRequest, res).catch((error: unknown) => cut(req.socket, error));
+    });
     server.on('upgrade', (req: IncomingMessage, socket: Duplex, head: Buffer) => {
-      void serveHijacked(req as ApiRequest, socket as Socket, head);
+      serveHijacked(req as ApiRequest, socket as Socket, head).catch((error: unknown) => cut(socket, error));
     });
     server.on('clientError', (error: ParserError, socket: Duplex) => refuseMalformed(error, socket, headers));
     return server;
@@ -172,11 +179,17 @@ export function createApiServer({ backend, config, log, routes: all = routes }: 
 
   async function closeAll(graceMs: number): Promise<void> {
     if (probe !== null) clearInterval(probe);
-    const closed = servers.splice(0).map((server) => new Promise<void>((done) => server.close(() => done())));
+    const closing = servers.splice(0);
+    const closed = closing.map((server) => new Promise<void>((done) => server.close(() => done())));
+    // Connections that are kept alive become idle when their answer is out.
+    const idle = setInterval(() => {
+      for (const server of closing) server.closeIdleConnections();
+    }, idleCheckMs);
     const deadline = setTimeout(() => {
       for (const socket of sockets) socket.destroy();
     }, graceMs);
     await Promise.all(closed);
+    clearInterval(idle);
     clearTimeout(deadline);
     for (const socket of sockets) socket.destroy();
   }
