@@ -50,7 +50,7 @@ export async function createDaemon(initial: Config, log: Log): Promise<Daemon> {
   const layers = await createLayerStore({ dir: path.join(dataRoot, 'layer'), store, log });
   const runtime = createRuntime({ execRoot, runtimes: config.runtimes, defaultRuntime: config.defaultRuntime, log });
   const networks = createNetworks({ config, store, log });
-  const logs = createLogs();
+  const logs = createLogs({ log });
   const volumes = new Volumes({ dir: path.join(dataRoot, 'volume'), store, now: () => rfc3339Nano(nowNano()) });
 
   const registries = new Registries({ settings: () => config });
@@ -117,6 +117,8 @@ export async function createDaemon(initial: Config, log: Log): Promise<Daemon> {
       await api.close(closeGraceMs);
       logs.close();
       await networks.close();
+      await registries.close();
+      await hasher.close();
       await store.close();
     },
   };

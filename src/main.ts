@@ -21,8 +21,10 @@ async function run(config: Config, argv: readonly string[]): Promise<void> {
   });
   const daemon = await createDaemon(config, log);
   await daemon.start();
-  fs.mkdirSync(path.dirname(config.pidFile), { recursive: true });
-  fs.writeFileSync(config.pidFile, `${process.pid}\n`);
+  if (config.pidFile !== '') {
+    fs.mkdirSync(path.dirname(config.pidFile), { recursive: true });
+    fs.writeFileSync(config.pidFile, `${process.pid}\n`);
+  }
   log.info({ pid: process.pid, hosts: config.hosts }, `slipwayd ${engineVersion} answers`);
 
   let current = config;
@@ -50,7 +52,7 @@ async function run(config: Config, argv: readonly string[]): Promise<void> {
       .stop()
       .catch((error: unknown) => log.error({ error }, `while ending: ${messageOf(error)}`))
       .finally(() => {
-        fs.rmSync(config.pidFile, { force: true });
+        if (config.pidFile !== '') fs.rmSync(config.pidFile, { force: true });
         process.exit(0);
       });
   };
