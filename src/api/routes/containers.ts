@@ -126,7 +126,7 @@ export const containerRoutes = [
   }),
 
   route('GET /containers/{id}/top', {}, async (context) =>
-    reply.json(await context.backend.containers.top(ref(context), context.query.get('ps_args') || '-ef')),
+    reply.json(await context.backend.containers.top(ref(context), context.query.get('ps_args') ?? '')),
   ),
 
   route('GET /containers/{id}/stats', {}, async (context) => {
