@@ -69,8 +69,10 @@ export function shell(script: string, cwd: string): string {
   return execFileSync('sh', ['-euc', script], { cwd, encoding: 'utf8' });
 }
 
+export type ArchiveEntry = Partial<TarEntry> & { readonly content?: string | Buffer };
+
 /** An archive by hand: what no honest tar writes. */
-export function archive(...entries: readonly (Partial<TarEntry> & { readonly content?: string | Buffer })[]): Buffer {
+export function archive(...entries: readonly ArchiveEntry[]): Buffer {
   const blocks: Buffer[] = [];
   for (const { content = '', ...fields } of entries) {
     const bytes = Buffer.from(content as string);
