@@ -23,7 +23,7 @@ const stopTimeoutSecondsDefault = 10;
 /** How long a process may take to go after SIGKILL before its end is an error. */
 const killPatienceMs = 10_000;
 /** How long the start of a terminal waits for the size that its client sends once the start is answered. */
-export const sizePatienceMs = 150;
+export const sizePatienceMs = 300;
 
 const SIGKILL = 9;
 const SIGTERM = 15;

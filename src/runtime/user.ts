@@ -1,6 +1,6 @@
 /** Who a container's process runs as: names looked up in the image's own `/etc/passwd` and `/etc/group`. */
 import fs from 'node:fs';
-import { internal } from '../lib/errors.ts';
+import { invalid } from '../lib/errors.ts';
 import { isErrno } from '../platform/libc.ts';
 import { openInRoot } from '../platform/rooted.ts';
 
@@ -41,7 +41,7 @@ export function resolveUser(rootfs: string, user: string, groupAdd: readonly str
   if (account) {
     ({ uid, gid, home } = account);
   } else if (userPart !== '') {
-    if (Number.isNaN(userId)) throw internal(`unable to find user ${userPart}: no matching entries in passwd file`);
+    if (Number.isNaN(userId)) throw invalid(`unable to find user ${userPart}: no matching entries in passwd file`);
     uid = inRange(userId);
   }
 
@@ -50,7 +50,7 @@ export function resolveUser(rootfs: string, user: string, groupAdd: readonly str
     const groupId = number(groupPart);
     const group = groups.find((row) => (Number.isNaN(groupId) ? row.name === groupPart : row.gid === groupId));
     if (!group && Number.isNaN(groupId)) {
-      throw internal(`unable to find group ${groupPart}: no matching entries in group file`);
+      throw invalid(`unable to find group ${groupPart}: no matching entries in group file`);
     }
     gid = group ? group.gid : inRange(groupId);
   } else if (account) {
@@ -61,7 +61,7 @@ export function resolveUser(rootfs: string, user: string, groupAdd: readonly str
     const group = groups.find((row) => row.name === name || String(row.gid) === name);
     if (group) return group.gid;
     const id = number(name);
-    if (Number.isNaN(id)) throw internal(`Unable to find group ${name}`);
+    if (Number.isNaN(id)) throw invalid(`Unable to find group ${name}`);
     return inRange(id);
   });
   // The primary group stands among the additional ones: a process that drops it could otherwise pass checks that
@@ -74,7 +74,7 @@ function number(text: string | undefined): number {
 }
 
 function inRange(id: number): number {
-  if (id < 0 || id > idMax) throw internal(`uids and gids must be in range 0-${idMax}`);
+  if (id < 0 || id > idMax) throw invalid(`uids and gids must be in range 0-${idMax}`);
   return id;
 }
 
@@ -90,7 +90,7 @@ function readRows(rootfs: string, path: string): readonly string[][] {
   try {
     const stat = fs.fstatSync(fd);
     if (!stat.isFile()) return [];
-    if (stat.size > accountFileBytesMax) throw internal(`${path} of the container is larger than 4 MiB`);
+    if (stat.size > accountFileBytesMax) throw invalid(`${path} of the container is larger than 4 MiB`);
     return fs
       .readFileSync(fd, 'utf8')
       .split('\n')
