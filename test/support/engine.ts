@@ -142,7 +142,7 @@ export class TestEngine {
     const { argv, env } =
       this.kind === 'dockerd'
         ? await dockerdProcess(this.paths, this.netns, peers, (helper) => this.#helpers.push(helper))
-        : { argv: [process.execPath, '--disable-warning=ExperimentalWarning', `${repository}/src/main.ts`], env: {} };
+        : { argv: [`${repository}/bin/slipwayd`], env: { NODE_COMPILE_CACHE: `${repository}/.cache/code` } };
     const daemon = start(
       [
         ...endsWithUs,
