@@ -1,7 +1,7 @@
 /** HTTP to registries: one bounded pool of kept-alive sockets for each origin, redirects followed by hand. */
 import { STATUS_CODES } from 'node:http';
 import type { Readable } from 'node:stream';
-import { Agent, type buildConnector, type Dispatcher, EnvHttpProxyAgent } from 'undici';
+import type { buildConnector, Dispatcher } from 'undici';
 import { internal } from '../lib/errors.ts';
 import { tlsOptions } from './endpoint.ts';
 import { type RegistryError, refusal, requestName, unreachable } from './errors.ts';
@@ -116,6 +116,8 @@ export class Transport {
 
   async #connect(url: URL, insecure: boolean): Promise<Dispatcher> {
     const { idleMs, environment, certificateDirectories } = this.#options;
+    // Loaded when first needed: an engine that has not pulled yet does without its 25 MB.
+    const { Agent, EnvHttpProxyAgent } = await import('undici');
     const tls = url.protocol === 'https:' ? await tlsOptions(url.host, insecure, certificateDirectories) : {};
     const options = {
       connections: socketsPerOriginMax,

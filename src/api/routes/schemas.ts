@@ -1,21 +1,9 @@
 /** What bodies may hold. Wrong types are refused by name; values are checked by the part that knows them. */
-import Type, { type Static, type TProperties, type TSchema } from 'typebox';
-import { decoder } from '../server/decode.ts';
+import { bool, type Decoded, list, map, object, orNull, text, whole, words } from '../server/decode.ts';
 
-/** Everything is optional: JSON decoders of Docker take what is there. */
-const object = <P extends TProperties>(properties: P) => Type.Partial(Type.Object(properties));
-const list = <T extends TSchema>(of: T) => Type.Array(of);
-const map = <T extends TSchema>(to: T) => Type.Record(Type.String(), to);
-const orNull = <T extends TSchema>(schema: T) => Type.Union([schema, Type.Null()]);
-
-const text = Type.String();
-const whole = Type.Integer();
-const bool = Type.Boolean();
 const texts = list(text);
-const set = map(orNull(Type.Object({})));
+const set = map(orNull(object({})));
 const throttle = list(object({ Path: text, Rate: whole }));
-/** A command in words; one string is one word. */
-const words = Type.Union([texts, text]);
 
 const config = {
   Hostname: text,
@@ -155,6 +143,8 @@ const exec = object({
   WorkingDir: text,
 });
 
+const execStart = object({ Detach: bool, Tty: bool });
+
 const credentials = object({
   username: text,
   password: text,
@@ -163,33 +153,15 @@ const credentials = object({
   registrytoken: text,
 });
 
-export type CreateRequest = Static<typeof create>;
-
-const wordLists = ['Cmd', 'Entrypoint', 'Shell', 'CapAdd', 'CapDrop'];
-
-/** One string where a list of words belongs is a list of one. */
-function listWords<T extends object>(body: T): T {
-  const found = body as Record<string, unknown>;
-  for (const name of wordLists) if (typeof found[name] === 'string') found[name] = [found[name]];
-  return body;
-}
-
-const decodeCreate = decoder(create);
-const decodeExec = decoder(exec);
-const decodeExecStart = decoder(object({ Detach: bool, Tty: bool }));
-const decodeCredentials = decoder(credentials);
+export type CreateRequest = Decoded<typeof create>;
 
 /** No body, and `null`, are an object without properties. */
 const given = (value: unknown) => value ?? {};
 
-export const createRequest = (value: unknown): CreateRequest => {
-  const body = listWords(decodeCreate(given(value)));
-  if (body.HostConfig !== undefined) listWords(body.HostConfig);
-  return body;
-};
-export const execRequest = (value: unknown) => listWords(decodeExec(given(value)));
-export const execStartRequest = (value: unknown) => decodeExecStart(given(value));
-export const credentialsRequest = (value: unknown): Static<typeof credentials> => decodeCredentials(given(value));
+export const createRequest = (value: unknown): CreateRequest => create(given(value));
+export const execRequest = (value: unknown) => exec(given(value));
+export const execStartRequest = (value: unknown) => execStart(given(value));
+export const credentialsRequest = (value: unknown) => credentials(given(value));
 
 /** Nothing of `Config` is there: the client forgot the body, or wrapped it in something. */
 export const isEmptyConfig = (body: CreateRequest): boolean => !Object.keys(body).some((name) => name in config);

@@ -1,80 +1,78 @@
 /** From bytes to a checked body. Names match in any case (W-40), null counts as absent, unknown properties are ignored. */
 import type { IncomingMessage } from 'node:http';
 import type { Readable } from 'node:stream';
-import type { Static, TSchema } from 'typebox';
-import { Compile } from 'typebox/compile';
 import { invalid } from '../../lib/errors.ts';
 import { ClientGone, HttpError } from './errors.ts';
 
 /** A create body with the longest environment Linux can pass to a process is below this; parsing it takes milliseconds. */
 export const jsonBytesMax = 4 * 1024 * 1024;
 
-/** Turns parsed JSON into what a route expects, or throws an 'invalid' that names the property. */
-export type Decoder<T> = (value: unknown) => T;
+/** Checks parsed JSON and gives it the type a route expects, or throws an 'invalid' that names the property (`at`). */
+export type Decoder<T> = (value: unknown, at?: string) => T;
+export type Decoded<D> = D extends Decoder<infer T> ? T : never;
 
-export function decoder<S extends TSchema>(schema: S): Decoder<Static<S>> {
-  const fold = folderOf(schema as unknown as JsonSchema);
-  const check = Compile(schema);
-  return (value) => {
-    const folded = fold(value);
-    if (check.Check(folded)) return folded as Static<S>;
-    const error = check.Errors(folded)[0];
-    const name = (error?.instancePath ?? '').slice(1).replaceAll('/', '.');
-    throw invalid(`invalid JSON: ${name === '' ? 'the body' : name} ${error?.message ?? 'is not valid'}`);
-  };
-}
-
-/** The part of a JSON schema that says where property names are. */
-interface JsonSchema {
-  readonly properties?: Readonly<Record<string, JsonSchema>>;
-  readonly items?: JsonSchema;
-  readonly patternProperties?: Readonly<Record<string, JsonSchema>>;
-  readonly anyOf?: readonly JsonSchema[];
-}
-
-type Folder = (value: unknown) => unknown;
-const same: Folder = (value) => value;
+const refuse = (at: string, expected: string) =>
+  invalid(`invalid JSON: ${at === '' ? 'the body' : at} must be ${expected}`);
+const below = (at: string, name: string) => (at === '' ? name : `${at}.${name}`);
 const isObject = (value: unknown): value is Record<string, unknown> =>
   typeof value === 'object' && value !== null && !Array.isArray(value);
 
-/** A function that gives known properties their spelling and drops those that are null. It changes its argument. */
-function folderOf(schema: JsonSchema): Folder {
-  if (schema.properties !== undefined) return objectFolder(schema.properties);
-  if (schema.items !== undefined) {
-    const item = folderOf(schema.items);
-    return item === same ? same : (value) => (Array.isArray(value) ? value.map(item) : value);
-  }
-  const entry = Object.values(schema.patternProperties ?? {})[0];
-  if (entry !== undefined) {
-    const fold = folderOf(entry);
-    if (fold === same) return same;
-    return (value) => {
-      if (isObject(value)) for (const key of Object.keys(value)) value[key] = fold(value[key]);
-      return value;
-    };
-  }
-  const alternatives = (schema.anyOf ?? []).map(folderOf).filter((fold) => fold !== same);
-  return alternatives[0] ?? same;
-}
+export const text: Decoder<string> = (value, at = '') => {
+  if (typeof value !== 'string') throw refuse(at, 'string');
+  return value;
+};
 
-function objectFolder(properties: Readonly<Record<string, JsonSchema>>): Folder {
-  const known = new Map<string, { readonly name: string; readonly fold: Folder }>();
-  for (const [name, schema] of Object.entries(properties)) {
-    const entry = { name, fold: folderOf(schema) };
-    known.set(name, entry);
-    if (!known.has(name.toLowerCase())) known.set(name.toLowerCase(), entry);
+export const whole: Decoder<number> = (value, at = '') => {
+  if (!Number.isInteger(value)) throw refuse(at, 'integer');
+  return value as number;
+};
+
+export const bool: Decoder<boolean> = (value, at = '') => {
+  if (typeof value !== 'boolean') throw refuse(at, 'boolean');
+  return value;
+};
+
+export const list =
+  <T>(of: Decoder<T>): Decoder<readonly T[]> =>
+  (value, at = '') => {
+    if (!Array.isArray(value)) throw refuse(at, 'array');
+    return value.map((item, index) => of(item, below(at, String(index))));
+  };
+
+export const map =
+  <T>(to: Decoder<T>): Decoder<Readonly<Record<string, T>>> =>
+  (value, at = '') => {
+    if (!isObject(value)) throw refuse(at, 'object');
+    return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, to(item, below(at, key))]));
+  };
+
+export const orNull =
+  <T>(decode: Decoder<T>): Decoder<T | null> =>
+  (value, at) =>
+    value === null ? null : decode(value, at);
+
+/** One string where a list of words belongs is a list of one. */
+export const words: Decoder<readonly string[]> = (value, at) =>
+  typeof value === 'string' ? [value] : list(text)(value, at);
+
+/** Every property may be absent. */
+export function object<P extends Record<string, Decoder<unknown>>>(
+  properties: P,
+): Decoder<{ readonly [K in keyof P]?: Decoded<P[K]> }> {
+  const known = new Map<string, string>();
+  for (const name of Object.keys(properties)) {
+    known.set(name, name);
+    if (!known.has(name.toLowerCase())) known.set(name.toLowerCase(), name);
   }
-  return (value) => {
-    if (!isObject(value)) return value;
-    for (const key of Object.keys(value)) {
-      const entry = known.get(key) ?? known.get(key.toLowerCase());
-      if (entry === undefined) continue;
-      const content = value[key];
-      if (key !== entry.name) delete value[key];
-      if (content === null) delete value[entry.name];
-      else value[entry.name] = entry.fold(content);
+  return (value, at = '') => {
+    if (!isObject(value)) throw refuse(at, 'object');
+    const decoded: Record<string, unknown> = {};
+    for (const [key, content] of Object.entries(value)) {
+      const name = known.get(key) ?? known.get(key.toLowerCase());
+      if (name === undefined || content === null) continue;
+      decoded[name] = properties[name]?.(content, below(at, name));
     }
-    return value;
+    return decoded as { readonly [K in keyof P]?: Decoded<P[K]> };
   };
 }
 
