@@ -15,7 +15,6 @@ const AT_SYMLINK_NOFOLLOW = 0x100;
 const RESOLVE_NO_MAGICLINKS = 0x02;
 const RESOLVE_IN_ROOT = 0x10;
 const F_SETPIPE_SZ = 1031;
-const FALLOC_FL_KEEP_SIZE = 1;
 
 /** Text of one character per byte. */
 export type ByteString = string;
@@ -63,9 +62,6 @@ const llistxattr = declare<[Path, Uint8Array, number], number>(
   'long llistxattr(const char *path, void *list, size_t size)',
 );
 const syncfs_ = declare<[number], number>('int syncfs(int fd)');
-const fallocate_ = declare<[number, number, number | bigint, number | bigint], number>(
-  'int fallocate(int fd, int mode, int64_t offset, int64_t length)',
-);
 const pipe2 = declare<[Uint8Array, number], number>('int pipe2(int *fds, int flags)');
 const fcntl = declare<[number, number, number], number>('int fcntl(int fd, int command, int argument)');
 
@@ -224,11 +220,6 @@ function readSized(read: (into: Buffer) => number, detail: string): Buffer | und
 /** Everything written to the file system that holds `fd` is on disk when this returns. Blocks: not for the main thread. */
 export function syncFileSystem(fd: number): void {
   check(syncfs_(fd), 'syncfs', `fd ${fd}`);
-}
-
-/** Reserves the blocks of a file to be written, so that a full disk shows early. The size stays as it is. */
-export function reserve(fd: number, bytes: number): void {
-  check(fallocate_(fd, FALLOC_FL_KEEP_SIZE, 0, bytes), 'fallocate', `fd ${fd}`);
 }
 
 /** A pipe, closed on exec, with room for `bytes` (as far as the kernel allows). */

@@ -4,7 +4,11 @@ import fs from 'node:fs';
 import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { gzipSync } from 'node:zlib';
-import { archive, type Bench, bench, describeTree, streamOf } from './support.ts';
+import { readRecipe } from '../../src/layer/recipe.ts';
+import { assemble } from '../../src/layer/tar/assemble.ts';
+import { unpack } from '../../src/layer/unpack.ts';
+import type { EngineError } from '../../src/lib/errors.ts';
+import { archive, type Bench, bench, describeTree, sha256, streamOf } from './support.ts';
 
 describe('hostile archives', () => {
   let b: Bench;
@@ -167,6 +171,53 @@ describe('hostile archives', () => {
     await refused(sparse('0,7,9', '100'), /sparse map/);
     await refused(sparse('0,-7,9,14', '100'), /sparse map/);
     await refused(sparse('8000000000000000,7', '9000000000000000'), /cannot unpack/);
+  });
+
+  test('any bytes changed: refused or unpacked inside, never anything else', () => {
+    const seed = archive(
+      { name: 'dir/', type: 'directory', mode: 0o755 },
+      { name: 'dir/file', content: 'x'.repeat(600), attributes: new Map([['user.a', Buffer.from('1')]]) },
+      { name: `dir/${'long/'.repeat(40)}name`, content: 'long', modified: { seconds: 1, nanoseconds: 5 } },
+      { name: 'link', type: 'symlink', linkName: '../../../../..' },
+      { name: 'link/file', content: 'through a link' },
+      { name: 'hard', type: 'link', linkName: 'dir/file' },
+      { name: 'dir/.wh.gone' },
+    );
+    let random = 42;
+    const next = (below: number) => {
+      random = (random * 1103515245 + 12345) & 0x7fffffff;
+      return random % below;
+    };
+    const counts = { refused: 0, unpacked: 0 };
+    for (let round = 0; round < 400; round++) {
+      const bytes = Buffer.from(seed);
+      const header = next(bytes.length / 512) * 512;
+      for (let change = next(4); change >= 0; change--)
+        bytes[header + next(512)] = [0, 46, 47, 48, 55, 57, 128, 255][next(8)] ?? 0;
+      // Half of them with a right sum, so that the change counts.
+      if (next(2) === 0) {
+        bytes.write('        ', header + 148);
+        const sum = bytes.subarray(header, header + 512).reduce((total, byte) => total + byte, 0);
+        bytes.write(`${sum.toString(8).padStart(6, '0')}\0 `, header + 148);
+      }
+      const file = path.join(b.dir, 'fuzzed.tar');
+      fs.writeFileSync(file, bytes);
+      const into = fs.mkdtempSync(path.join(b.dir, 'fuzz-'));
+      const fd = fs.openSync(file, 'r');
+      try {
+        unpack({ fd, into, as: 'layer', cancelled: () => false });
+        counts.unpacked++;
+        assert.equal(sha256(Buffer.concat([...assemble(readRecipe(into))])), sha256(bytes));
+      } catch (error) {
+        assert.equal((error as EngineError).kind, 'invalid', String(error));
+        counts.refused++;
+      } finally {
+        fs.closeSync(fd);
+        fs.rmSync(into, { recursive: true });
+      }
+    }
+    assert.ok(counts.refused > 50 && counts.unpacked > 50, JSON.stringify(counts));
+    untouched();
   });
 
   test('a bomb of zeros needs no memory', async () => {
