@@ -111,6 +111,10 @@ export function createContainers(parts: ContainerParts): ContainerService {
           removed.push(id);
           reclaimed += size;
         }
+        await parts.store.commit(
+          [],
+          [{ type: 'container', action: 'prune', id: '', attributes: { reclaimed: String(reclaimed) } }],
+        );
         return { ContainersDeleted: removed.length > 0 ? removed : null, SpaceReclaimed: reclaimed };
       }),
     execCreate: (ref, body) => once(() => execs.create(ref, body)),

@@ -2,6 +2,7 @@
 import type { RunConfig } from '../image/types.ts';
 import { invalid } from '../lib/errors.ts';
 import { parseFileSize } from '../lib/size.ts';
+import type { PortBinding } from '../network/types.ts';
 import type { CreateBody } from './api.ts';
 import { parseSignal } from './signals.ts';
 import type { HostConfig } from './types.ts';
@@ -116,7 +117,7 @@ export function decodeHostConfig(given: NonNullable<CreateBody['HostConfig']>, d
     ContainerIDFile: given.ContainerIDFile ?? '',
     LogConfig: { Type: logType, Config: logOptions },
     NetworkMode: given.NetworkMode || 'default',
-    PortBindings: given.PortBindings ?? {},
+    PortBindings: withBothKeys(given.PortBindings ?? {}),
     RestartPolicy: {
       Name: given.RestartPolicy?.Name || 'no',
       MaximumRetryCount: given.RestartPolicy?.MaximumRetryCount ?? 0,
@@ -126,9 +127,9 @@ export function decodeHostConfig(given: NonNullable<CreateBody['HostConfig']>, d
     VolumesFrom: given.VolumesFrom ?? null,
     CapAdd: given.CapAdd ?? null,
     CapDrop: given.CapDrop ?? null,
-    Dns: given.Dns ?? [],
-    DnsOptions: given.DnsOptions ?? [],
-    DnsSearch: given.DnsSearch ?? [],
+    Dns: given.Dns ?? null,
+    DnsOptions: given.DnsOptions ?? null,
+    DnsSearch: given.DnsSearch ?? null,
     ExtraHosts: given.ExtraHosts ?? null,
     GroupAdd: given.GroupAdd ?? null,
     IpcMode: given.IpcMode || 'private',
@@ -151,7 +152,7 @@ export function decodeHostConfig(given: NonNullable<CreateBody['HostConfig']>, d
     NanoCpus: given.NanoCpus ?? 0,
     CgroupParent: given.CgroupParent ?? '',
     BlkioWeight: given.BlkioWeight ?? 0,
-    BlkioWeightDevice: given.BlkioWeightDevice ?? [],
+    BlkioWeightDevice: given.BlkioWeightDevice ?? null,
     BlkioDeviceReadBps: given.BlkioDeviceReadBps ?? null,
     BlkioDeviceWriteBps: given.BlkioDeviceWriteBps ?? null,
     BlkioDeviceReadIOps: given.BlkioDeviceReadIOps ?? null,
@@ -162,7 +163,7 @@ export function decodeHostConfig(given: NonNullable<CreateBody['HostConfig']>, d
     CpuRealtimeRuntime: given.CpuRealtimeRuntime ?? 0,
     CpusetCpus: given.CpusetCpus ?? '',
     CpusetMems: given.CpusetMems ?? '',
-    Devices: given.Devices ?? [],
+    Devices: given.Devices ?? null,
     DeviceCgroupRules: given.DeviceCgroupRules ?? null,
     DiskQuota: given.DiskQuota ?? 0,
     KernelMemory: given.KernelMemory ?? 0,
@@ -182,6 +183,13 @@ export function decodeHostConfig(given: NonNullable<CreateBody['HostConfig']>, d
     ...(given.Mounts ? { Mounts: given.Mounts } : {}),
     ...(given.Init !== undefined && given.Init !== null ? { Init: given.Init } : {}),
   };
+}
+
+/** A binding names both sides, also when the client left one to be chosen. */
+function withBothKeys(bindings: NonNullable<HostConfig['PortBindings']>): HostConfig['PortBindings'] {
+  const complete = (list: readonly Partial<PortBinding>[] | null) =>
+    list?.map(({ HostIp, HostPort }) => ({ HostIp: HostIp ?? '', HostPort: HostPort ?? '' })) ?? null;
+  return Object.fromEntries(Object.entries(bindings).map(([port, list]) => [port, complete(list)]));
 }
 
 /** Checks of `HostConfig` with dockerd's words (20.10 `verifyContainerSettings`, ERRORS.md). */

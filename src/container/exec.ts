@@ -56,7 +56,7 @@ export class Execs {
     if (cmd.length === 0) throw invalid('No exec command specified');
     if (this.#instances.size >= execsMax) throw unavailable(`too many exec instances (${execsMax})`);
     const id = newId<ExecId>();
-    this.#instances.set(id, {
+    const instance: Instance = {
       id,
       containerId: record.id,
       body,
@@ -67,8 +67,9 @@ export class Execs {
       exitCode: null,
       size: null,
       onResize: null,
-    });
-    await this.#announce(record, `exec_create: ${cmd.join(' ')}`, id);
+    };
+    this.#instances.set(id, instance);
+    await this.#announce(record, 'exec_create', instance);
     return { Id: id };
   }
 
@@ -104,6 +105,8 @@ export class Execs {
   async #launch(record: ContainerRecord, instance: Instance, options: ExecStart): Promise<LaunchedExec> {
     const { body } = instance;
     const size = options.consoleSize ?? instance.size ?? undefined;
+    // Nobody waits for the journal before reading output.
+    void this.#announce(record, 'exec_start', instance).catch(() => undefined);
     try {
       const process = await this.#set.parts.runtime.exec({
         id: record.id,
@@ -120,8 +123,6 @@ export class Execs {
       instance.process = process;
       const exited = process.exit.then((code) => this.#exit(record, instance, code));
       void exited.catch(() => undefined);
-      // Nobody waits for the journal before reading output.
-      void this.#announce(record, `exec_start: ${instance.cmd.join(' ')}`, instance.id).catch(() => undefined);
       return { process, exited };
     } catch (error) {
       this.#ended(instance, 126);
@@ -239,8 +240,11 @@ export class Execs {
     setTimeout(() => this.#instances.delete(instance.id), keptMs).unref();
   }
 
-  async #announce(record: ContainerRecord, action: string, execId: ExecId): Promise<void> {
-    await this.#set.parts.store.commit([], [containerEvent(record, action, { execID: execId })]);
+  /** `exec_create: program arguments`; without arguments dockerd's text ends in a blank, and clients compare it. */
+  async #announce(record: ContainerRecord, action: string, { id, cmd }: Instance): Promise<void> {
+    const [program = '', ...args] = cmd;
+    const event = containerEvent(record, `${action}: ${program} ${args.join(' ')}`, { execID: id });
+    await this.#set.parts.store.commit([], [event]);
   }
 }
 

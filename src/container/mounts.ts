@@ -56,6 +56,8 @@ const volumeAt = (destination: string): PlannedMount => ({
 
 /** `/host:/container[:modes]` or `name:/container[:modes]`. */
 function parseBind(bind: string): PlannedMount {
+  // A lone path is a place in the container: an anonymous volume.
+  if (/^\/[^:]*$/.test(bind)) return { ...volumeAt(checkDestination(bind, bind)), anonymous: true };
   const parts = bind.split(':');
   const [source, target, mode = ''] = parts;
   if (parts.length > 3 || !source || !target) throw invalid(`invalid volume specification: '${bind}'`);

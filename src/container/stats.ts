@@ -7,7 +7,7 @@ import { nowNano, rfc3339Nano } from '../lib/time.ts';
 import type { CgroupStats } from '../runtime/types.ts';
 import type { Json } from './api.ts';
 import { isRunning } from './life.ts';
-import type { ContainerSet } from './set.ts';
+import { type ContainerSet, containerEvent } from './set.ts';
 import type { ContainerRecord } from './types.ts';
 import { never } from './view.ts';
 
@@ -113,7 +113,9 @@ export async function containerTop(
   } catch (error) {
     throw internal(`ps: ${messageOf(error)}`);
   }
-  return parsePs(output, pids);
+  const rows = parsePs(output, pids);
+  await set.parts.store.commit([], [containerEvent(record, 'top')]);
+  return rows;
 }
 
 export function parsePs(

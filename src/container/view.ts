@@ -37,6 +37,8 @@ export function commandOf(record: ContainerRecord): { readonly path: string; rea
 const portOrder = (a: PublishedPort, b: PublishedPort) =>
   a.containerPort - b.containerPort ||
   a.protocol.localeCompare(b.protocol) ||
+  // IPv4 before IPv6, as clients that look at the first row only expect.
+  Number(a.hostIp.includes(':')) - Number(b.hostIp.includes(':')) ||
   a.hostIp.localeCompare(b.hostIp) ||
   a.hostPort - b.hostPort;
 

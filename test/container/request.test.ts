@@ -154,7 +154,8 @@ describe('mounts', () => {
     );
   });
   for (const [bind, text] of [
-    ['/a', /invalid volume specification: '\/a'/],
+    ['a', /invalid volume specification: 'a'/],
+    ['/', /destination can't be '\/'/],
     ['/a:b', /mount path must be absolute/],
     ['/a:/', /destination can't be '\/'/],
     ['/a:/b:rw,fast', /invalid mode: rw,fast/],
