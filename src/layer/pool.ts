@@ -2,6 +2,7 @@
 import { Readable } from 'node:stream';
 import { Worker } from 'node:worker_threads';
 import { EngineError, internal, messageOf, unavailable } from '../lib/errors.ts';
+import { giveBackMemory } from '../platform/memory.ts';
 import type { Answer, JobName, Jobs, StreamSource } from './jobs.ts';
 
 const idleMs = 10_000;
@@ -196,6 +197,6 @@ export class WorkerPool {
 function endWhenIdle(thread: Thread, forget: () => void): NodeJS.Timeout {
   return setTimeout(() => {
     forget();
-    thread.terminate().catch(() => undefined); // it has ended by itself
+    thread.terminate().then(giveBackMemory, () => undefined); // rejected: it has ended by itself
   }, idleMs).unref();
 }
