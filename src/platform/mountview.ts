@@ -31,6 +31,11 @@ export class MountView implements Disposable {
     );
   }
 
+  /** The namespace as a path that any child can open while this process lives and holds the view. */
+  get path(): string {
+    return `/proc/${process.pid}/fd/${this.#there}`;
+  }
+
   /** Runs `work` with this thread inside; children it forks stay inside. `work` must not return a promise. */
   run<T>(work: () => T): T {
     return this.#excursion(() => setns(this.#there, CLONE.NEWNS), work);

@@ -12,11 +12,21 @@ const pidfdSendSignal = declare<[number, number, number, null, number], number>(
  * Null when there is no such process, or only its corpse is left (zombie).
  */
 export function startTicks(pid: number): number | null {
+  const fields = statFields(pid);
+  return fields === null || fields[0] === 'Z' || fields[0] === 'X' ? null : Number(fields[19]);
+}
+
+/** pid of the parent; 0 when there is no such process. */
+export function parentOf(pid: number): number {
+  return Number(statFields(pid)?.[1] ?? 0);
+}
+
+/** `/proc/<pid>/stat` from field 3 on. */
+function statFields(pid: number): readonly string[] | null {
   try {
     const stat = fs.readFileSync(`/proc/${pid}/stat`, 'latin1');
     // The name in brackets may hold anything, brackets too: count from the last one.
-    const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
-    return fields[0] === 'Z' || fields[0] === 'X' ? null : Number(fields[19]);
+    return stat.slice(stat.lastIndexOf(')') + 2).split(' ');
   } catch (error) {
     if (isErrno(error, 'ENOENT', 'ESRCH')) return null;
     throw error;

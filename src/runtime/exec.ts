@@ -44,8 +44,8 @@ export async function launchExec(launch: ExecLaunch): Promise<ExecProcess> {
   fs.writeFileSync(`${directory}/process.json`, launch.process, { mode: 0o600 });
   const args = [...launch.runtimeArgs, '--log', `${directory}/log`, '--log-format', 'json', 'exec'];
   args.push('--process', `${directory}/process.json`, '--pid-file', `${directory}/pid`);
-  const run = (stdio: readonly ('ignore' | number)[]): ChildProcess =>
-    launch.enter(() =>
+  const run: Run = (stdio) => {
+    const child = launch.enter(() =>
       spawn(launch.runtime, [...args, launch.id], {
         cwd: '/',
         env: { PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin' },
@@ -54,18 +54,34 @@ export async function launchExec(launch: ExecLaunch): Promise<ExecProcess> {
         detached: true,
       }),
     );
+    // Listened to from the first moment: a short process ends before its terminal has been received.
+    const ended = new Promise<Ended>((resolve) => {
+      child.once('error', (error) => resolve({ error }));
+      child.once('exit', (code, signal) => {
+        resolve({ status: signal === null ? (code ?? 255) : 128 + (os.constants.signals[signal] ?? 0) });
+      });
+    });
+    return { child, ended };
+  };
   if (launch.detached) return startDetached(launch, run);
   if (!launch.tty) return startOnPipes(launch, run);
   return launch.consoleSocket ? startOnTerminal(launch, run, args) : startOnRelayedTerminal(launch, run);
 }
 
-type Run = (stdio: readonly ('ignore' | number)[]) => ChildProcess;
+type Ended = { readonly status: number } | { readonly error: Error };
+
+interface RunningChild {
+  readonly child: ChildProcess;
+  readonly ended: Promise<Ended>;
+}
+
+type Run = (stdio: readonly ('ignore' | number)[]) => RunningChild;
 
 function startOnPipes(launch: ExecLaunch, run: Run): ExecProcess {
   const stdin = launch.stdin ? createPipe() : null;
   const stdout = createPipe();
   const stderr = createPipe();
-  let child: ChildProcess;
+  let child: RunningChild;
   try {
     child = run([stdin?.read ?? 'ignore', stdout.write, stderr.write]);
   } catch (error) {
@@ -82,7 +98,7 @@ function startOnPipes(launch: ExecLaunch, run: Run): ExecProcess {
   output.add('stdout', new net.Socket({ fd: stdout.read, readable: true, writable: false }));
   output.add('stderr', new net.Socket({ fd: stderr.read, readable: true, writable: false }));
   const input = stdin && inputTo(new net.Socket({ fd: stdin.write, readable: false, writable: true }));
-  return running(launch, child, output, input, null);
+  return execProcess(launch, child, output, input, null);
 }
 
 async function startOnTerminal(launch: ExecLaunch, run: Run, args: string[]): Promise<ExecProcess> {
@@ -90,14 +106,10 @@ async function startOnTerminal(launch: ExecLaunch, run: Run, args: string[]): Pr
   try {
     args.push('--console-socket', console.path, '--tty');
     const child = run(['ignore', 'ignore', 'ignore']);
-    const ended = new Promise<null>((resolve) => {
-      child.once('exit', () => resolve(null));
-      child.once('error', () => resolve(null));
-    });
-    const fd = await Promise.race([console.terminal, ended]);
+    const fd = await console.receive(child.ended);
     if (fd === null) {
       // It ended before it had a terminal: what it says is all the output there is.
-      return running(launch, child, new Output(), null, null);
+      return execProcess(launch, child, new Output(), null, null);
     }
     return onTerminal(launch, child, fd);
   } finally {
@@ -119,19 +131,19 @@ function startOnRelayedTerminal(launch: ExecLaunch, run: Run): ExecProcess {
   }
 }
 
-function onTerminal(launch: ExecLaunch, child: ChildProcess, fd: number): ExecProcess {
+function onTerminal(launch: ExecLaunch, running: RunningChild, fd: number): ExecProcess {
   if (launch.consoleSize) setTerminalSize(fd, ...launch.consoleSize);
   const terminal = new tty.ReadStream(fd);
   const output = new Output();
   output.add('stdout', terminal);
-  const process = running(launch, child, output, launch.stdin ? inputTo(terminal, false) : null, fd);
+  const process = execProcess(launch, running, output, launch.stdin ? inputTo(terminal, false) : null, fd);
   if (launch.consoleSocket) return process;
   return Object.create(process, {
     resize: {
       value(rows: number, columns: number): void {
         process.resize(rows, columns);
         // The terminal controls no session, so the kernel tells nobody.
-        child.kill('SIGWINCH');
+        running.child.kill('SIGWINCH');
       },
     },
   }) as ExecProcess;
@@ -147,8 +159,8 @@ async function startDetached(launch: ExecLaunch, run: Run): Promise<ExecProcess>
   watcher.on('error', started.reject);
   // Nobody will receive the terminal's other end, so even with a terminal asked for it gets none.
   const child = run(['ignore', 'ignore', 'ignore']);
-  child.unref();
-  const process = running(launch, child, new Output(), null, null);
+  child.child.unref();
+  const process = execProcess(launch, child, new Output(), null, null);
   try {
     const outcome = await Promise.race([started.promise, process.failure]);
     if (outcome) throw outcome;
@@ -159,9 +171,9 @@ async function startDetached(launch: ExecLaunch, run: Run): Promise<ExecProcess>
 }
 
 /** Ties the runtime's end to the exec's: exit code, what it complained of, removal of the files. */
-function running(
+function execProcess(
   launch: ExecLaunch,
-  child: ChildProcess,
+  running: RunningChild,
   output: Output,
   input: ExecProcess['input'],
   terminal: number | null,
@@ -189,15 +201,14 @@ function running(
     ended.resolve(failure?.exitCode ?? code);
     await fsp.rm(launch.directory, { recursive: true, force: true });
   };
-  child.once('error', (cause) => {
-    finish(126, execFailure(messageOf(cause), launch.command)).catch(() => undefined);
-  });
-  child.once('exit', (code, signal) => {
-    const status = signal === null ? (code ?? 255) : 128 + (os.constants.signals[signal] ?? 0);
-    // Only a runtime that failed before the process ran leaves a log.
-    const log = status === 0 ? '' : readLog(`${launch.directory}/log`);
-    finish(status, log === '' ? null : execFailure(log, launch.command)).catch(() => undefined);
-  });
+  running.ended
+    .then((end) => {
+      if ('error' in end) return finish(126, execFailure(messageOf(end.error), launch.command));
+      // Only a runtime that failed before the process ran leaves a log.
+      const log = end.status === 0 ? '' : readLog(`${launch.directory}/log`);
+      return finish(end.status, log === '' ? null : execFailure(log, launch.command));
+    })
+    .catch(ended.reject);
   return {
     get pid() {
       return readPid();
@@ -309,7 +320,7 @@ class Output implements AsyncIterable<OutputChunk> {
 /** Where the runtime hands over the terminal of one exec. */
 class ConsoleSocket {
   readonly path: string;
-  readonly terminal: Promise<number>;
+  readonly #terminal: Promise<number>;
   readonly #server: net.Server;
 
   static async listen(directory: string): Promise<ConsoleSocket> {
@@ -330,12 +341,21 @@ class ConsoleSocket {
   constructor(server: net.Server, path: string) {
     this.path = path;
     this.#server = server;
-    this.terminal = new Promise((resolve, reject) => {
+    this.#terminal = new Promise((resolve, reject) => {
       server.once('connection', (socket) => {
         takeDescriptor(socket).then(resolve, reject);
       });
     });
-    this.terminal.catch(() => undefined);
+    this.#terminal.catch(() => undefined);
+  }
+
+  /**
+   * The terminal; null when the runtime ended without sending one. One that ended at once may have sent it all the
+   * same: what it sent is in the socket by then, so a moment is enough.
+   */
+  receive(ended: Promise<unknown>): Promise<number | null> {
+    const nothingCame = ended.then(() => new Promise<null>((resolve) => setTimeout(resolve, 50, null)));
+    return Promise.race([this.#terminal, nothingCame]);
   }
 
   close(): void {

@@ -19,7 +19,7 @@ import { isErrno } from '../platform/libc.ts';
 import { MS, mount, unmount } from '../platform/mount.ts';
 import { MountView } from '../platform/mountview.ts';
 import { sealedCopy } from '../platform/pipe.ts';
-import { signalProcess, startTicks } from '../platform/process.ts';
+import { parentOf, signalProcess, startTicks } from '../platform/process.ts';
 import { makeDirectoriesInRoot } from '../platform/rooted.ts';
 import { heldCapabilities } from './capabilities.ts';
 import { Cgroup, type CgroupLayout, detectLayout, kernelLimits } from './cgroup.ts';
@@ -97,7 +97,15 @@ function findBinary(name: string): string | null {
 }
 
 const isContainerId = (name: string): name is ContainerId => /^[0-9a-f]{64}$/.test(name);
-const unifiedRoot = '/sys/fs/cgroup/unified';
+const hiddenMounts = [{ path: '/sys/fs/cgroup/unified', parent: '/sys/fs/cgroup' }];
+
+interface LaunchView {
+  readonly enter: <T>(work: () => T) => T;
+  /** Command line that the runtime's is appended to. */
+  readonly prefix: readonly string[];
+  /** To be called when the runtime has ended. */
+  readonly end: () => void;
+}
 
 class OciRuntime implements LocalRuntime {
   readonly #options: RuntimeOptions;
@@ -275,22 +283,33 @@ class OciRuntime implements LocalRuntime {
   }
 
   /**
-   * Runs `work` where runtimes shall see the machine. crun refuses hybrid cgroups while the v2 tree owns a controller, so on
-   * such machines they get a view of the mounts without it. `mustSee` are paths that have to be the same there: a view
-   * that was made before they were mounted, and that mounts do not reach, is made anew.
+   * Runs `work` where runtimes shall see the machine. crun refuses hybrid cgroups while the v2 tree owns a controller,
+   * so on such machines they get a view of the mounts without it.
    */
-  #enter<T>(work: () => T, mustSee: readonly string[] = []): T {
+  #enter<T>(work: () => T): T {
     if (!this.#ready(this.#layout).hybrid) return work();
-    const expected = mustSee.map(identityOf);
-    if (this.#view && mustSee.length > 0) {
-      const seen = this.#view.run(() => mustSee.map(identityOf));
-      if (seen.some((identity, index) => identity !== expected[index])) {
-        this.#view[Symbol.dispose]();
-        this.#view = null;
-      }
-    }
-    this.#view ??= new MountView([{ path: unifiedRoot, parent: path.dirname(unifiedRoot) }]);
+    this.#view ??= new MountView(hiddenMounts);
     return this.#view.run(work);
+  }
+
+  /**
+   * How the monitor of a container gets its runtime to see what it shall. Where mounts reach the view (a machine whose
+   * root is shared, as systemd makes it), the monitor is forked inside. Elsewhere the container's root, mounted after
+   * the view was made, is missing there: then a new view is made for this one runtime alone, which enters it by `nsenter`.
+   * The monitor must stay outside, or for all its life it would hold a copy of every other container's mounts.
+   */
+  #launchView(mustSee: readonly string[]): LaunchView {
+    if (!this.#ready(this.#layout).hybrid) return { enter: (work) => work(), prefix: [], end: () => undefined };
+    const expected = mustSee.map(identityOf);
+    const seen = this.#enter(() => mustSee.map(identityOf));
+    if (seen.every((identity, index) => identity === expected[index])) {
+      return { enter: (work) => this.#enter(work), prefix: [], end: () => undefined };
+    }
+    const view = new MountView(hiddenMounts);
+    const end = (): void => view[Symbol.dispose]();
+    const nsenter = findBinary('nsenter');
+    if (!nsenter) return { enter: (work) => view.run(work), prefix: [], end };
+    return { enter: (work) => work(), prefix: [nsenter, `--mount=${view.path}`, '--'], end };
   }
 
   anticipate(): void {
@@ -333,10 +352,12 @@ class OciRuntime implements LocalRuntime {
       this.#told.delete(id);
       this.#records.set(id, record);
       const binds = launch.mounts.filter((mount) => mount.source !== '').map((mount) => mount.source);
+      const view = this.#launchView([launch.rootfs, ...binds]);
+      const [runtime = executable, ...runtimeArgs] = [...view.prefix, executable];
       const answer = await launchMonitor({
         monitor: this.#monitor,
-        runtime: executable,
-        runtimeArgs: [...binary.runtimeArgs, '--root', this.#stateRoot(name)],
+        runtime,
+        runtimeArgs: [...runtimeArgs, ...binary.runtimeArgs, '--root', this.#stateRoot(name)],
         id,
         directory,
         exitDirectory: this.#exitDirectory,
@@ -344,13 +365,14 @@ class OciRuntime implements LocalRuntime {
         tty: config.Tty,
         stdin: config.OpenStdin,
         stdinOnce: config.StdinOnce,
-        enter: (work) => this.#enter(work, [launch.rootfs, ...binds]),
-      });
+        enter: view.enter,
+      }).finally(view.end);
       if ('failure' in answer) throw createFailure(answer.failure, spec.process.args[0] ?? '');
       this.#keepFilter(filter, `${this.#stateRoot(name)}/${id}/seccomp.bpf`);
       const ticks = startTicks(answer.pid);
-      const monitorPid = Number(fs.readFileSync(`${directory}/monitor.pid`, 'latin1'));
       if (ticks === null) throw internal('the container ended before it was started');
+      // The runtime has ended, so the monitor is the parent now. Its own file may not be there yet.
+      const monitorPid = parentOf(answer.pid);
       return { pid: answer.pid, pidStartTicks: ticks, monitorPid, warnings };
     } catch (error) {
       await this.delete(id).catch((cause: unknown) => {
@@ -555,6 +577,7 @@ class OciRuntime implements LocalRuntime {
   }
 
   async exec(spec: ExecSpec): Promise<ExecProcess> {
+    this.anticipate();
     const record = this.#record(spec.id);
     const { binary } = this.#runtimeNamed(record.runtime);
     const container = record.process;
