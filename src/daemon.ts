@@ -119,6 +119,7 @@ export async function createDaemon(initial: Config, log: Log): Promise<Daemon> {
       await networks.close();
       await registries.close();
       await hasher.close();
+      await layers.close();
       await store.close();
     },
   };

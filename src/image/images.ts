@@ -9,7 +9,7 @@ import type { Log } from '../lib/log.ts';
 import type { Store, Write } from '../store/types.ts';
 import { loadArchive } from './archive-load.ts';
 import { saveArchive } from './archive-save.ts';
-import { imageIdOf, parseImageConfig } from './config.ts';
+import { imageIdOf, parseImageConfig, runConfigOf } from './config.ts';
 import { importTree } from './import.ts';
 import { createdSeconds, imagesToPrune, type ListView, listImages } from './list.ts';
 import { whileReading } from './progress-stream.ts';
@@ -103,7 +103,8 @@ export class ImageStore implements Images, ImageSink {
       Comment: image.comment,
       Created: image.created,
       Container: image.container,
-      ContainerConfig: image.containerConfig,
+      // Always an object on the wire: typed clients read its keys.
+      ContainerConfig: image.containerConfig ?? runConfigOf({}),
       DockerVersion: image.dockerVersion,
       Author: image.author,
       Config: image.config,

@@ -192,7 +192,7 @@ export interface ImageInspect {
   readonly Comment: string;
   readonly Created: string;
   readonly Container: string;
-  readonly ContainerConfig: RunConfig | null;
+  readonly ContainerConfig: RunConfig;
   readonly DockerVersion: string;
   readonly Author: string;
   readonly Config: RunConfig;
