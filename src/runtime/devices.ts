@@ -3,8 +3,9 @@ import fs from 'node:fs';
 import path from 'node:path';
 import type { DeviceMapping, HostConfig } from '../container/types.ts';
 import { internal, invalid } from '../lib/errors.ts';
+import { splitDevice } from '../platform/files.ts';
 import { isErrno } from '../platform/libc.ts';
-import { type DeviceRule, deviceNumber } from './resources.ts';
+import type { DeviceRule } from './resources.ts';
 
 export interface Device {
   readonly path: string;
@@ -117,7 +118,14 @@ function deviceAt(file: string): Device | null {
   }
   if (!stat.isCharacterDevice() && !stat.isBlockDevice()) return null;
   const type = stat.isBlockDevice() ? 'b' : 'c';
-  return { path: file, type, ...deviceNumber(stat.rdev), fileMode: stat.mode & 0o7777, uid: stat.uid, gid: stat.gid };
+  return {
+    path: file,
+    type,
+    ...splitDevice(BigInt(stat.rdev)),
+    fileMode: stat.mode & 0o7777,
+    uid: stat.uid,
+    gid: stat.gid,
+  };
 }
 
 /** These hold no devices of the machine, or are mounted by the runtime itself. */

@@ -2,6 +2,7 @@
 import fs from 'node:fs';
 import type { HostConfig, ThrottleDevice } from '../container/types.ts';
 import { invalid } from '../lib/errors.ts';
+import { splitDevice } from '../platform/files.ts';
 import type { KernelLimits } from './cgroup.ts';
 
 export interface Resources {
@@ -119,18 +120,9 @@ export function resourcesOf(
   return { resources, warnings };
 }
 
-/** major(3) and minor(3) of the kernel's 64-bit form. */
-export function deviceNumber(rdev: number): { readonly major: number; readonly minor: number } {
-  const value = BigInt(rdev);
-  return {
-    major: Number(((value >> 8n) & 0xfffn) | ((value >> 32n) & 0xfffff000n)),
-    minor: Number((value & 0xffn) | ((value >> 12n) & 0xffffff00n)),
-  };
-}
-
 function blockDevice(path: string): { readonly major: number; readonly minor: number } {
   try {
-    return deviceNumber(fs.statSync(path).rdev);
+    return splitDevice(BigInt(fs.statSync(path).rdev));
   } catch (cause) {
     throw invalid(`${path}: no such file or directory`, { cause });
   }

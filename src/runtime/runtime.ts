@@ -20,13 +20,13 @@ import { MS, mount, unmount } from '../platform/mount.ts';
 import { MountView } from '../platform/mountview.ts';
 import { sealedCopy } from '../platform/pipe.ts';
 import { parentOf, signalProcess, startTicks } from '../platform/process.ts';
-import { makeDirectoriesInRoot } from '../platform/rooted.ts';
 import { heldCapabilities } from './capabilities.ts';
 import { Cgroup, type CgroupLayout, detectLayout, kernelLimits } from './cgroup.ts';
 import { launchExec } from './exec.ts';
 import { createFailure } from './failure.ts';
 import { connectStdin, launchMonitor, MonitorControl } from './monitor.ts';
 import { ownHardLimits, resourcesOf } from './resources.ts';
+import { makeDirectories } from './rootfs.ts';
 import {
   buildSpec,
   capabilitySets,
@@ -691,7 +691,7 @@ function makeWorkingDirectory(launch: LaunchSpec, user: { readonly uid: number; 
   const directory = launch.config.WorkingDir;
   if (directory === '' || directory === '/') return;
   try {
-    makeDirectoriesInRoot(launch.rootfs, directory, user.uid, user.gid);
+    makeDirectories(launch.rootfs, directory, user.uid, user.gid);
   } catch (error) {
     if (isErrno(error, 'ENOTDIR')) throw invalid(`Cannot mkdir: ${directory} is not a directory`, { cause: error });
     throw error;

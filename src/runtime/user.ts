@@ -2,7 +2,7 @@
 import fs from 'node:fs';
 import { invalid } from '../lib/errors.ts';
 import { isErrno } from '../platform/libc.ts';
-import { openInRoot } from '../platform/rooted.ts';
+import { openForReading } from './rootfs.ts';
 
 export interface ResolvedUser {
   readonly uid: number;
@@ -82,7 +82,7 @@ function inRange(id: number): number {
 function readRows(rootfs: string, path: string): readonly string[][] {
   let fd: number;
   try {
-    fd = openInRoot(rootfs, path, fs.constants.O_RDONLY | fs.constants.O_NONBLOCK);
+    fd = openForReading(rootfs, path);
   } catch (error) {
     if (isErrno(error, 'ENOENT', 'ENOTDIR', 'ELOOP')) return [];
     throw error;
