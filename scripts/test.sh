@@ -28,7 +28,7 @@ done
 
 if [ ${#files[@]} -eq 0 ]; then
   node_modules/.bin/tsc || die 'npm test: types FAILED'
-  node_modules/.bin/biome check --error-on-warnings . || die 'npm test: lint and format FAILED'
+  node_modules/.bin/biome check --error-on-warnings src test bench scripts || die 'npm test: lint and format FAILED'
   node scripts/check-imports.ts || die 'npm test: import directions FAILED'
   mapfile -t files < <(find test -name '*.test.ts' | sort)
   if [ "$long" = no ]; then
