@@ -18,6 +18,8 @@ eval "$await"
 # bash stays as process 1 inside: it reaps what daemons under test leave behind, which node would not.
 unshare --net --mount --pid --fork --kill-child --mount-proc --propagation private -- bash -c "$await"'
   ip link set lo up
+  # As on a machine with systemd: mounts reach namespaces made later, but nothing leaves this one.
+  mount --make-rshared /
   # `ip netns` shares this directory with the machine otherwise.
   mkdir -p /run/netns && mount -t tmpfs netns /run/netns
   "$@" <&0 &

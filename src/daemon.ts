@@ -115,6 +115,7 @@ export async function createDaemon(initial: Config, log: Log): Promise<Daemon> {
     },
     async stop() {
       await api.close(closeGraceMs);
+      runtime[Symbol.dispose]();
       logs.close();
       await networks.close();
       await registries.close();

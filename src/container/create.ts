@@ -67,6 +67,8 @@ export async function createContainer(
     cgroupPath: `/slipway/${id}`,
     logDriver: hostConfig.LogConfig.Type,
   };
+  // Most containers are started as soon as they are created.
+  parts.runtime.anticipate();
   await set.commit(record, [containerEvent(record, 'create')], writes);
   undo.move();
   return { Id: id, Warnings: warnings };

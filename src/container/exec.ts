@@ -7,7 +7,6 @@ import { type ContainerId, type ExecId, newId } from '../lib/ids.ts';
 import { frame } from '../lib/stdcopy.ts';
 import type { ExecProcess, OutputChunk } from '../runtime/types.ts';
 import type { Attachment, ExecBody, Json } from './api.ts';
-import { mergeEnv } from './decode.ts';
 import { DetachScanner, parseDetachKeys } from './detach.ts';
 import { isRunning, sizePatienceMs } from './life.ts';
 import { type ContainerSet, containerEvent } from './set.ts';
@@ -54,6 +53,7 @@ export class Execs {
     const record = this.#running(ref);
     const cmd = body.Cmd ?? [];
     if (cmd.length === 0) throw invalid('No exec command specified');
+    this.#set.parts.runtime.anticipate();
     if (this.#instances.size >= execsMax) throw unavailable(`too many exec instances (${execsMax})`);
     const id = newId<ExecId>();
     const instance: Instance = {
@@ -111,9 +111,9 @@ export class Execs {
       const process = await this.#set.parts.runtime.exec({
         id: record.id,
         cmd: instance.cmd,
-        env: mergeEnv(record.config.Env, body.Env ?? null) ?? [],
-        user: body.User || record.config.User,
-        workingDir: body.WorkingDir || record.config.WorkingDir || '/',
+        env: body.Env ?? [],
+        user: body.User ?? '',
+        workingDir: body.WorkingDir ?? '',
         tty: body.Tty ?? false,
         privileged: body.Privileged ?? false,
         stdin: !options.detach && (body.AttachStdin ?? false),

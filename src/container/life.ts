@@ -48,6 +48,7 @@ export class Life {
   /** Throws 'unchanged' when it runs already. */
   async start(ref: string): Promise<void> {
     const { id } = this.#set.index.resolve(ref);
+    this.#set.parts.runtime.anticipate();
     await this.#set.inLane(id, async () => {
       const record = this.#set.current(id);
       if (isRunning(record)) {

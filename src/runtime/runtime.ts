@@ -58,14 +58,7 @@ export interface RuntimeOptions {
   readonly log: Log;
 }
 
-export interface LocalRuntime extends Runtime, Disposable {
-  /**
-   * Tells that a `create` will follow at once. Moving a process to a cgroup makes the kernel wait for a grace period of
-   * 5 to 15 ms, unless that has happened in the last dozen; asked for now, the wait passes while mounts and network are
-   * being prepared. `create` asks itself; asking earlier saves more, asking in vain costs nothing but the question.
-   */
-  anticipate(): void;
-}
+export interface LocalRuntime extends Runtime, Disposable {}
 
 export function createRuntime(options: RuntimeOptions): LocalRuntime {
   return new OciRuntime(options);
