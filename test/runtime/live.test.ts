@@ -11,7 +11,7 @@ import { isErrno } from '../../src/platform/libc.ts';
 import { StartFailed } from '../../src/runtime/failure.ts';
 import { createRuntime } from '../../src/runtime/runtime.ts';
 import type { ExecSpec, ExitNotice, Launched } from '../../src/runtime/types.ts';
-import { launchSpec, makeRootfs } from './support.ts';
+import { cgroupParent, launchSpec, makeRootfs } from './support.ts';
 
 const { SIGKILL, SIGTERM } = os.constants.signals;
 
@@ -106,7 +106,7 @@ async function until(condition: () => boolean | Promise<boolean>, what: string):
 }
 
 const cgroupFile = (controller: string, id: string, file: string): string =>
-  fs.readFileSync(`/sys/fs/cgroup/${controller}/slipway-test/${id}/${file}`, 'utf8').trim();
+  fs.readFileSync(`/sys/fs/cgroup/${controller}/${cgroupParent}/${id}/${file}`, 'utf8').trim();
 
 for (const name of ['crun', 'runc']) {
   describe(`containers with ${name}`, { timeout: 120_000 }, () => {
@@ -155,7 +155,7 @@ for (const name of ['crun', 'runc']) {
       assert.deepEqual(fs.readdirSync(`${bench.directory}/run/exits`), []);
       assert.deepEqual(fs.readdirSync(`${bench.directory}/run/runtime/${name}`), []);
       for (const controller of fs.readdirSync('/sys/fs/cgroup')) {
-        assert.equal(fs.existsSync(`/sys/fs/cgroup/${controller}/slipway-test/${id}`), false, controller);
+        assert.equal(fs.existsSync(`/sys/fs/cgroup/${controller}/${cgroupParent}/${id}`), false, controller);
       }
     });
 
@@ -576,7 +576,7 @@ for (const name of ['crun', 'runc']) {
       try {
         assert.deepEqual(
           fs
-            .readdirSync(`/sys/fs/cgroup/pids/slipway-test`, { withFileTypes: true })
+            .readdirSync(`/sys/fs/cgroup/pids/${cgroupParent}`, { withFileTypes: true })
             .filter((entry) => entry.isDirectory()),
           [],
         );

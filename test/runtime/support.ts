@@ -5,6 +5,9 @@ import type { RunConfig } from '../../src/image/types.ts';
 import type { ContainerId } from '../../src/lib/ids.ts';
 import type { LaunchSpec } from '../../src/runtime/types.ts';
 
+/** Test files run side by side; none may see the containers of another. */
+export const cgroupParent = `slipway-test-${process.pid}`;
+
 export function makeRootfs(directory: string): void {
   for (const name of ['bin', 'dev', 'etc', 'proc', 'root', 'sys', 'tmp']) {
     fs.mkdirSync(`${directory}/${name}`, { recursive: true });
@@ -131,7 +134,7 @@ export function launchSpec(
     resolvConf: null,
     hosts: null,
     hostnameFile: null,
-    cgroupPath: `/slipway-test/${id}`,
+    cgroupPath: `/${cgroupParent}/${id}`,
     logPath: `${directory}/${id}.log`,
     env: options.config?.Env ?? [],
     ...options.spec,
