@@ -11,7 +11,7 @@ import { isErrno } from '../../src/platform/libc.ts';
 import { StartFailed } from '../../src/runtime/failure.ts';
 import { createRuntime } from '../../src/runtime/runtime.ts';
 import type { ExecSpec, ExitNotice, Launched } from '../../src/runtime/types.ts';
-import { cgroupParent, launchSpec, makeRootfs } from './support.ts';
+import { cgroupParent, launchSpec, makeRootfs, removeCgroupParent } from './support.ts';
 
 const { SIGKILL, SIGTERM } = os.constants.signals;
 
@@ -109,6 +109,8 @@ const cgroupFile = (controller: string, id: string, file: string): string =>
   fs.readFileSync(`/sys/fs/cgroup/${controller}/${cgroupParent}/${id}/${file}`, 'utf8').trim();
 
 for (const name of ['crun', 'runc']) {
+  after(removeCgroupParent);
+
   describe(`containers with ${name}`, { timeout: 120_000 }, () => {
     const bench = new Bench(name);
     const { runtime } = bench;

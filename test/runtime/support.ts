@@ -5,8 +5,9 @@ import type { RunConfig } from '../../src/image/types.ts';
 import type { ContainerId } from '../../src/lib/ids.ts';
 import type { LaunchSpec } from '../../src/runtime/types.ts';
 
-/** Test files run side by side; none may see the containers of another. */
-export const cgroupParent = `slipway-test-${process.pid}`;
+/** Test files run side by side; none may see the containers of another. Children of a test share its parent cgroup. */
+export const cgroupParent = process.env.SLIPWAY_TEST_CGROUP ?? `slipway-test-${process.pid}`;
+process.env.SLIPWAY_TEST_CGROUP = cgroupParent;
 
 export function makeRootfs(directory: string): void {
   for (const name of ['bin', 'dev', 'etc', 'proc', 'root', 'sys', 'tmp']) {
@@ -139,4 +140,11 @@ export function launchSpec(
     env: options.config?.Env ?? [],
     ...options.spec,
   };
+}
+
+/** Takes the cgroups of this file's tests off the machine. */
+export function removeCgroupParent(): void {
+  for (const directory of fs.globSync([`/sys/fs/cgroup/${cgroupParent}`, `/sys/fs/cgroup/*/${cgroupParent}`])) {
+    fs.rmdirSync(directory);
+  }
 }

@@ -6,12 +6,14 @@ import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { createInterface } from 'node:readline';
-import { it } from 'node:test';
+import { after, it } from 'node:test';
 import { type ContainerId, newId } from '../../src/lib/ids.ts';
 import { silentLog } from '../../src/lib/log.ts';
 import { createRuntime } from '../../src/runtime/runtime.ts';
 import type { ExitNotice, Launched } from '../../src/runtime/types.ts';
-import { makeRootfs } from './support.ts';
+import { makeRootfs, removeCgroupParent } from './support.ts';
+
+after(removeCgroupParent);
 
 it('a killed daemon leaves containers that its successor adopts', { timeout: 60_000 }, async () => {
   const directory = fs.mkdtempSync(path.join(os.tmpdir(), 'slipway-survival-'));
