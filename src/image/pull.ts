@@ -4,7 +4,7 @@
  */
 import { availableParallelism } from 'node:os';
 import { chainIdOf } from '../layer/store.ts';
-import { EngineError, invalid, messageOf, notFound } from '../lib/errors.ts';
+import { EngineError, internal, invalid, messageOf, notFound } from '../lib/errors.ts';
 import type { ChainId, DiffId, Digest, ImageId } from '../lib/ids.ts';
 import type { Log } from '../lib/log.ts';
 import type { Download, Downloads } from '../registry/download.ts';
@@ -362,6 +362,8 @@ function parseConfig(bytes: Buffer): { os: string; diffIds: readonly DiffId[] } 
 function pullError(error: unknown, reference: Reference): unknown {
   if (!(error instanceof RegistryError)) return error;
   const { code, status, message } = error;
+  // As dockerd: at a 401 the command line client would ask for a password, and wait for ever where nobody is.
+  if (status === 401) return internal(message, { cause: error });
   if (code === 'DENIED') {
     const text = `pull access denied for ${familiarName(reference)}, repository does not exist or may require 'docker login': ${message}`;
     return notFound(text, { cause: error });

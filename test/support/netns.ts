@@ -8,10 +8,16 @@ export const endsWithUs = ['setpriv', '--pdeathsig', 'KILL', '--'] as const;
 let neighbours = 0;
 
 export class Netns {
-  readonly #holder: ChildProcess;
+  /** Null: this process's own namespace. */
+  readonly #holder: ChildProcess | null;
 
-  private constructor(holder: ChildProcess) {
+  private constructor(holder: ChildProcess | null) {
     this.#holder = holder;
+  }
+
+  /** The namespace this process is in, for tests whose own servers an engine is to reach. */
+  static own(): Netns {
+    return new Netns(null);
   }
 
   static async create(): Promise<Netns> {
@@ -28,7 +34,7 @@ export class Netns {
   }
 
   get path(): string {
-    return `/proc/${this.#holder.pid}/ns/net`;
+    return `/proc/${this.#holder?.pid ?? process.pid}/ns/net`;
   }
 
   /** The command line that runs `argv` inside. nsenter replaces itself, so the pid is the command's own. */
@@ -61,7 +67,7 @@ export class Netns {
     const cable = `nb${neighbours}`;
     await this.must([
       ...['ip', 'link', 'add', cable, 'type', 'veth', 'peer', 'name', 'eth0'],
-      ...['netns', String(neighbour.#holder.pid)],
+      ...['netns', String(neighbour.#holder?.pid)],
     ]);
     await this.must(['ip', 'address', 'add', `${net}.1/24`, 'dev', cable]);
     await this.must(['ip', 'link', 'set', cable, 'up']);
@@ -72,6 +78,6 @@ export class Netns {
   }
 
   close(): void {
-    this.#holder.kill('SIGKILL');
+    this.#holder?.kill('SIGKILL');
   }
 }
