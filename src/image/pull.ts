@@ -360,10 +360,8 @@ function parseConfig(bytes: Buffer): { os: string; diffIds: readonly DiffId[] } 
 
 /** The registry's refusal in the words that clients know from pulls. */
 function pullError(error: unknown, reference: Reference): unknown {
-  if (!(error instanceof RegistryError)) return error;
+  if (!(error instanceof RegistryError)) return withoutPrompt(error);
   const { code, status, message } = error;
-  // As dockerd: at a 401 the command line client would ask for a password, and wait for ever where nobody is.
-  if (status === 401) return internal(message, { cause: error });
   if (code === 'DENIED') {
     const text = `pull access denied for ${familiarName(reference)}, repository does not exist or may require 'docker login': ${message}`;
     return notFound(text, { cause: error });
@@ -374,5 +372,11 @@ function pullError(error: unknown, reference: Reference): unknown {
     return notFound(`manifest for ${familiarReference(reference)} not found: manifest unknown: manifest unknown`, {
       cause: error,
     });
-  return error;
+  return withoutPrompt(error);
+}
+
+/** As dockerd: at a 401 the command line client would ask for a password, and wait for ever where nobody is. */
+function withoutPrompt(error: unknown): unknown {
+  const asks = error instanceof EngineError && error.kind === 'unauthorized';
+  return asks ? internal(error.message, { cause: error }) : error;
 }
