@@ -25,9 +25,9 @@ import { createSystem } from './system/system.ts';
 import { Volumes } from './volume/volumes.ts';
 
 export interface Daemon {
-  /** Resolves when every host accepts connections; reconciliation goes on behind. */
+  /** Resolves when every host accepts connections; reconciliation goes on behind. Throws when something it stands on is missing. */
   start(): Promise<void>;
-  /** Swaps the configuration; parts read it anew at their next use. */
+  /** Swaps the configuration; parts read it anew at their next use. Throws and changes nothing when it cannot be. */
   reload(config: Config): void;
   /** Leaves containers running. */
   stop(): Promise<void>;
@@ -105,12 +105,15 @@ export async function createDaemon(initial: Config, log: Log): Promise<Daemon> {
 
   return {
     async start() {
+      await runtime.prepare();
       await api.listen();
       void bringTogether().catch((error: unknown) => {
         log.error({ error }, `the engine cannot work: ${messageOf(error)}`);
+        containers.giveUp(error);
       });
     },
     reload(next) {
+      runtime.configure(next.runtimes, next.defaultRuntime);
       config = next;
     },
     async stop() {
@@ -127,7 +130,6 @@ export async function createDaemon(initial: Config, log: Log): Promise<Daemon> {
 
   async function bringTogether(): Promise<void> {
     const began = performance.now();
-    await runtime.prepare();
     await containers.reconcile();
     const { running, paused, stopped } = containers.counts();
     log.info({ running, paused, stopped, ms: Math.round(performance.now() - began) }, 'records and kernel agree');

@@ -35,8 +35,8 @@ async function run(config: Config, argv: readonly string[]): Promise<void> {
   process.on('SIGHUP', () => {
     try {
       const reloaded = reloadConfig(current, argv);
+      daemon.reload(reloaded.config);
       current = reloaded.config;
-      daemon.reload(current);
       log.setLevel(current.debug ? 'debug' : current.logLevel);
       log.info({ changed: reloaded.changed }, 'configuration read again');
       if (reloaded.needRestart.length > 0)

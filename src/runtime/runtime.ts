@@ -58,7 +58,10 @@ export interface RuntimeOptions {
   readonly log: Log;
 }
 
-export interface LocalRuntime extends Runtime, Disposable {}
+export interface LocalRuntime extends Runtime, Disposable {
+  /** Takes other runtimes from now on; containers keep theirs. Throws when the default is not among them. */
+  configure(runtimes: RuntimeOptions['runtimes'], defaultRuntime: string): void;
+}
 
 export function createRuntime(options: RuntimeOptions): LocalRuntime {
   return new OciRuntime(options);
@@ -140,19 +143,11 @@ class OciRuntime implements LocalRuntime {
   }
 
   async prepare(): Promise<void> {
-    const { execRoot, runtimes, log } = this.#options;
+    const { execRoot, runtimes, defaultRuntime, log } = this.#options;
     for (const directory of ['container', 'exits', 'runtime']) {
       fs.mkdirSync(`${execRoot}/${directory}`, { recursive: true, mode: 0o700 });
     }
-    const found = ['crun', 'runc'].flatMap((name) => {
-      const file = findBinary(name);
-      return file ? [[name, { path: file, runtimeArgs: [] }] as const] : [];
-    });
-    this.#binaries = new Map<string, Binary>([...found, ...Object.entries(runtimes)]);
-    this.#default = this.#options.defaultRuntime || (this.#binaries.has('crun') ? 'crun' : 'runc');
-    if (!this.#binaries.has(this.#default)) {
-      throw internal(`no OCI runtime ${this.#default}: install crun or runc, or name one with --add-runtime`);
-    }
+    this.configure(runtimes, defaultRuntime);
     const monitor = findBinary('conmon');
     if (!monitor) throw internal('conmon is not installed');
     this.#monitor = monitor;
@@ -181,6 +176,20 @@ class OciRuntime implements LocalRuntime {
         else log.warn({ error, binary: file }, 'a binary does not tell its version');
       });
     }
+  }
+
+  configure(runtimes: RuntimeOptions['runtimes'], defaultRuntime: string): void {
+    const found = ['crun', 'runc'].flatMap((name) => {
+      const file = findBinary(name);
+      return file ? [[name, { path: file, runtimeArgs: [] }] as const] : [];
+    });
+    const binaries = new Map<string, Binary>([...found, ...Object.entries(runtimes)]);
+    const chosen = defaultRuntime || (binaries.has('crun') ? 'crun' : 'runc');
+    if (!binaries.has(chosen)) {
+      throw internal(`no OCI runtime ${chosen}: install crun or runc, or name one with --add-runtime`);
+    }
+    this.#binaries = binaries;
+    this.#default = chosen;
   }
 
   [Symbol.dispose](): void {

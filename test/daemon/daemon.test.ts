@@ -75,6 +75,8 @@ test('SIGHUP reads the file again; what cannot be reloaded and what is wrong cha
   assert.deepEqual(await info(), ['two=2']);
   await reload('{"labels":["three=3"],"mtu":1400}', /count from the next start on/);
   assert.deepEqual(await info(), ['three=3']);
+  await reload('{"labels":["three=3"],"mtu":1400,"default-runtime":"runc"}', /configuration read again/);
+  assert.equal((await engine.call('GET', '/info')).DefaultRuntime, 'runc');
   await reload('{"labels":7}', /the configuration stays as it was: .*labels/);
   await reload('{"lebals":[]}', /the configuration stays as it was: .*lebals/);
   assert.deepEqual(await info(), ['three=3']);
