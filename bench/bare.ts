@@ -2,7 +2,8 @@
  * The bare runtime: conmon and crun with the plainest bundle, no engine around. What a container costs at least.
  *
  * Runs as a process of its own in a mount namespace without the cgroup v2 tree (crun refuses a hybrid machine):
- * one line `run` on stdin makes one container of `true` from create to removal and answers with its milliseconds.
+ * one line `run` on stdin makes one container of `true` from create to removal, `exec` runs `true` inside one that sleeps,
+ * and the answer is a line with the milliseconds it took.
  *
  *   bare.ts DIRECTORY
  */
@@ -12,8 +13,10 @@ import path from 'node:path';
 import readline from 'node:readline';
 import { repository } from '../test/support/engine.ts';
 
+export type BareWork = 'run' | 'exec';
+
 export interface Bare {
-  run(): Promise<number>;
+  measure(work: BareWork): Promise<number>;
   close(): void;
 }
 
@@ -29,8 +32,8 @@ export function startBare(directory: string): Bare {
   );
   const answers = readline.createInterface({ input: worker.stdout })[Symbol.asyncIterator]();
   return {
-    async run() {
-      worker.stdin.write('run\n');
+    async measure(work) {
+      worker.stdin.write(`${work}\n`);
       const answer = await answers.next();
       if (answer.done) throw new Error('the bare runtime ended');
       return Number(answer.value);
@@ -45,26 +48,45 @@ async function work(directory: string): Promise<void> {
   fs.mkdirSync(path.join(rootfs, 'bin'), { recursive: true });
   fs.mkdirSync(bundle);
   fs.copyFileSync('/bin/busybox', path.join(rootfs, 'bin/busybox'));
-  fs.symlinkSync('busybox', path.join(rootfs, 'bin/true'));
+  for (const applet of ['true', 'sleep']) fs.symlinkSync('busybox', path.join(rootfs, 'bin', applet));
   await done(spawn('crun', ['spec'], { cwd: bundle }));
   const spec = JSON.parse(fs.readFileSync(path.join(bundle, 'config.json'), 'utf8'));
   spec.process.terminal = false;
-  spec.process.args = ['/bin/true'];
   spec.root = { path: rootfs, readonly: false };
-  fs.writeFileSync(path.join(bundle, 'config.json'), JSON.stringify(spec));
+  const setCommand = (...args: string[]) => {
+    spec.process.args = args;
+    fs.writeFileSync(path.join(bundle, 'config.json'), JSON.stringify(spec));
+  };
+  const crun = ['--root', path.join(directory, 'crun'), '--cgroup-manager=cgroupfs'];
+  const sleeper = `sleeper-${process.pid}`;
+  let sleeps = false;
   for await (const line of readline.createInterface({ input: process.stdin })) {
-    if (line === 'run') process.stdout.write(`${await oneContainer(directory, bundle)}\n`);
+    let took: number;
+    if (line === 'run') {
+      setCommand('/bin/true');
+      took = await oneContainer(directory, bundle, crun);
+    } else {
+      if (!sleeps) {
+        setCommand('/bin/sleep', '100000');
+        await done(spawn('crun', [...crun, 'run', '--detach', '--bundle', bundle, sleeper], { stdio: 'ignore' }));
+        sleeps = true;
+      }
+      const started = performance.now();
+      await done(spawn('crun', [...crun, 'exec', sleeper, '/bin/true'], { stdio: 'ignore' }));
+      took = performance.now() - started;
+    }
+    process.stdout.write(`${took}\n`);
   }
+  if (sleeps) await done(spawn('crun', [...crun, 'delete', '--force', sleeper], { stdio: 'ignore' }));
 }
 
 let made = 0;
 
-async function oneContainer(directory: string, bundle: string): Promise<number> {
+async function oneContainer(directory: string, bundle: string, crun: readonly string[]): Promise<number> {
   made += 1;
   const id = `bare-${process.pid}-${made}`;
   const exits = path.join(directory, 'exits');
   fs.mkdirSync(exits, { recursive: true });
-  const crunRoot = path.join(directory, 'crun');
   const started = performance.now();
   const exited = new Promise<void>((resolve) => {
     const watcher = fs.watch(exits, () => {
@@ -88,7 +110,7 @@ async function oneContainer(directory: string, bundle: string): Promise<number> 
         '-r',
         '/usr/bin/crun',
         '--runtime-arg',
-        `--root=${crunRoot}`,
+        `--root=${crun[1]}`,
       ],
       ...['--runtime-arg', '--cgroup-manager=cgroupfs', '-b', bundle, '-p', path.join(directory, `${id}.pid`)],
       ...['--full-attach', '--exit-dir', exits, '-l', `k8s-file:${path.join(directory, `${id}.log`)}`, '--no-sync-log'],
@@ -100,9 +122,9 @@ async function oneContainer(directory: string, bundle: string): Promise<number> 
     conmon.stdio[3]?.once('end', () => reject(new Error('conmon ended without a word')));
   });
   if (!(JSON.parse(said).data > 0)) throw new Error(`conmon: ${said}`);
-  await done(spawn('crun', ['--root', crunRoot, '--cgroup-manager=cgroupfs', 'start', id], { stdio: 'inherit' }));
+  await done(spawn('crun', [...crun, 'start', id], { stdio: 'inherit' }));
   await exited;
-  await done(spawn('crun', ['--root', crunRoot, '--cgroup-manager=cgroupfs', 'delete', id], { stdio: 'inherit' }));
+  await done(spawn('crun', [...crun, 'delete', id], { stdio: 'inherit' }));
   const took = performance.now() - started;
   for (const file of [`${id}.pid`, `${id}.log`]) fs.rmSync(path.join(directory, file), { force: true });
   return took;

@@ -59,7 +59,7 @@ async function main(): Promise<void> {
     }
     const results: Results = new Map();
     for (const row of selected) {
-      results.set(row.id, await measure(row, engines, row.bare ? bare : null));
+      results.set(row.id, await measure(row, engines, row.bare === undefined ? null : bare));
       console.error(`${row.id.padEnd(17)} ${describe(results.get(row.id) ?? new Map())}`);
     }
     const report = table(selected, results, engines);
@@ -100,7 +100,7 @@ async function measure(row: Row, engines: readonly Engine[], bare: Bare | null):
     }
     if (bare !== null) {
       await attempt('bare', async () => {
-        const figure = await bare.run();
+        const figure = await bare.measure(row.bare ?? 'run');
         if (round >= 0) take('bare', figure);
       });
     }
