@@ -95,6 +95,7 @@ async function holdUdp(address: string, port: number, target: Target): Promise<H
     await once(server, 'listening');
   } catch (error) {
     clearInterval(sweep);
+    server.close();
     throw error;
   }
   server.on('error', () => undefined);
