@@ -430,7 +430,11 @@ class OciRuntime implements LocalRuntime {
   async start(id: ContainerId): Promise<void> {
     const record = this.#record(id);
     const { binary } = this.#runtimeNamed(record.runtime);
-    if (path.basename(binary.path) === 'crun' && releaseCrun(`${this.#stateRoot(record.runtime)}/${id}`)) return;
+    const state = `${this.#stateRoot(record.runtime)}/${id}`;
+    const kind = path.basename(binary.path);
+    // Both runtimes keep a FIFO of this name from `create` to `start`: without it the process runs already.
+    if ((kind === 'crun' || kind === 'runc') && fs.existsSync(state) && !fs.existsSync(`${state}/exec.fifo`)) return;
+    if (kind === 'crun' && releaseCrun(state)) return;
     await this.#call(id, ['start', id]);
   }
 
@@ -510,13 +514,21 @@ class OciRuntime implements LocalRuntime {
   }
 
   #watchExits(): void {
+    const guarded = (work: () => void): void => {
+      try {
+        work();
+      } catch (error) {
+        // Out of descriptors, say: the next look finds what this one has missed.
+        this.#options.log.error({ error }, 'the exits of containers could not be read');
+      }
+    };
     this.#watcher = fs.watch(this.#exitDirectory, (_event, name) => {
-      if (name === null) this.#scanExits();
-      else if (isContainerId(name)) this.#tell(name);
+      if (name === null) guarded(() => this.#scanExits());
+      else if (isContainerId(name)) guarded(() => this.#tell(name));
     });
     this.#watcher.on('error', (error) => this.#options.log.error({ error }, 'the exit directory cannot be watched'));
     // The kernel drops notices when too many wait; a look now and then finds what they were about.
-    this.#rescan = setInterval(() => this.#scanExits(), 30_000).unref();
+    this.#rescan = setInterval(() => guarded(() => this.#scanExits()), 30_000).unref();
   }
 
   #scanExits(): void {
