@@ -1,6 +1,6 @@
 /** All that can be done with containers, as one object: the part that `daemon.ts` joins and the API calls. */
 
-import { conflict, internal, invalid, notFound } from '../lib/errors.ts';
+import { conflict, EngineError, internal, invalid, notFound } from '../lib/errors.ts';
 import type { ImageId } from '../lib/ids.ts';
 import type { Containers, CreateBody, ListQuery } from './api.ts';
 import { createContainer } from './create.ts';
@@ -17,6 +17,8 @@ import { inspection } from './view.ts';
 export interface ContainerService extends Containers {
   /** Brings records and kernel together; commands wait until it is done. */
   reconcile(): Promise<void>;
+  /** Commands fail with this reason, since the engine cannot be made ready. */
+  giveUp(reason: unknown): void;
   /** Containers that use an image, and whether they run: what image deletion asks. */
   usersOf(image: ImageId): readonly { readonly id: string; readonly running: boolean; readonly imageName: string }[];
 }
@@ -32,6 +34,7 @@ export function createContainers(parts: ContainerParts): ContainerService {
   };
   return {
     reconcile: () => reconcile(set, life),
+    giveUp: (reason) => set.giveUp(reason),
     create: (name: string, body: CreateBody) => once(() => createContainer(set, name, body)),
     start: (ref) => once(() => life.start(ref)),
     stop: (ref, seconds) => once(() => life.stop(ref, seconds)),
@@ -106,8 +109,14 @@ export function createContainers(parts: ContainerParts): ContainerService {
         for (const { id } of prunable(set, filters)) {
           const record = set.index.find(id);
           if (record === undefined || isRunning(record)) continue;
-          const size = await parts.layers.writableSize(id);
-          await life.remove(id, { force: false, volumes: false });
+          const size = await parts.layers.writableSize(id).catch(() => 0);
+          try {
+            await life.remove(id, { force: false, volumes: false });
+          } catch (error) {
+            // Started, or removed by somebody else, since it was looked at.
+            if (error instanceof EngineError && (error.kind === 'conflict' || error.kind === 'not-found')) continue;
+            throw error;
+          }
           removed.push(id);
           reclaimed += size;
         }

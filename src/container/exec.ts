@@ -1,6 +1,7 @@
 /**
  * Exec: more processes in a running container. Instances live in memory, as on dockerd: a daemon that starts anew knows
- * none of those before it. At most `execsMax` are kept; ended ones are dropped after five minutes.
+ * none of those before it. At most `execsMax` are kept; ended ones are dropped after five minutes, ones never started when room is
+ * needed.
  */
 import { conflict, internal, invalid, messageOf, notFound, unavailable } from '../lib/errors.ts';
 import { type ContainerId, type ExecId, newId } from '../lib/ids.ts';
@@ -54,6 +55,7 @@ export class Execs {
     const cmd = body.Cmd ?? [];
     if (cmd.length === 0) throw invalid('No exec command specified');
     this.#set.parts.runtime.anticipate();
+    if (this.#instances.size >= execsMax) this.#dropUnstarted();
     if (this.#instances.size >= execsMax) throw unavailable(`too many exec instances (${execsMax})`);
     const id = newId<ExecId>();
     const instance: Instance = {
@@ -168,6 +170,12 @@ export class Execs {
     return [...this.#instances.values()]
       .filter((i) => i.containerId === container && i.started && i.exitCode === null)
       .map((i) => i.id);
+  }
+
+  /** Makes room: instances that were created and never started, the older half of them. */
+  #dropUnstarted(): void {
+    const unstarted = [...this.#instances.values()].filter((instance) => !instance.started);
+    for (const { id } of unstarted.slice(0, Math.ceil(unstarted.length / 2))) this.#instances.delete(id);
   }
 
   #running(ref: string): ContainerRecord {

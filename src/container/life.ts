@@ -14,7 +14,7 @@ import type { Sandbox } from '../network/types.ts';
 import type { ExitNotice, Launched } from '../runtime/types.ts';
 import type { LiveContainer } from './live.ts';
 import { portOptions, writeNetworkFiles } from './networking.ts';
-import { nextDelayMs, restartsAfterExit } from './restart.ts';
+import { nextDelayMs, restartDelayMsMax, restartsAfterExit } from './restart.ts';
 import { type ContainerSet, containerEvent } from './set.ts';
 import { parseSignal } from './signals.ts';
 import type { ContainerRecord, Ending, Running } from './types.ts';
@@ -22,8 +22,21 @@ import type { ContainerRecord, Ending, Running } from './types.ts';
 const stopTimeoutSecondsDefault = 10;
 /** How long a process may take to go after SIGKILL before its end is an error. */
 const killPatienceMs = 10_000;
+/** How long the monitor of a process that has gone may take to tell, before it is given up. */
+const monitorPatienceMs = 3000;
+/** Until an end that could not be recorded is tried again: a full disk may have room by then. */
+const settleAgainMs = 2000;
+/** How often, and how many times, a container looks whether the one whose network it shares has been restarted. */
+const networkOwnerPollMs = 250;
+const networkOwnerAttempts = 40;
+/** Node's timers reach 24 days; beyond, they fire at once. */
+const timerMax = 2 ** 31 - 1;
 /** How long the start of a terminal waits for the size that its client sends once the start is answered. */
 export const sizePatienceMs = 300;
+
+/** Exit code of a process that SIGKILL ended. */
+const killedExitCode = 137;
+const monitorLost = 'the monitor of the container was lost, and the exit code with it';
 
 const SIGKILL = 9;
 const SIGTERM = 15;
@@ -55,7 +68,10 @@ export class Life {
         if (record.state.paused) throw conflict('cannot start a paused container, try unpause instead');
         throw unchanged(`Container ${ref} is already started`);
       }
-      this.#set.live(id).cancelRestart();
+      const live = this.#set.live(id);
+      if (live.removing) throw conflict('container is marked for removal and cannot be started');
+      live.cancelRestart();
+      live.lastDelayMs = 0;
       await this.#launch({ ...record, restartCount: 0 });
     });
   }
@@ -65,20 +81,31 @@ export class Life {
    * Negative seconds: waits for ever.
    */
   async stop(ref: string, timeoutSeconds: number | undefined): Promise<void> {
-    const record = this.#set.index.resolve(ref);
-    await this.#set.inLane(record.id, () => this.#cancelRestarting(record.id));
-    const now = this.#set.current(record.id);
-    if (!isRunning(now)) {
-      if (record.state.is === 'restarting') return;
-      throw unchanged(`Container ${ref} is already stopped`);
-    }
-    const signal = now.config.StopSignal ? parseSignal(now.config.StopSignal) : SIGTERM;
-    await this.#end(now.id, signal, timeoutSeconds ?? now.config.StopTimeout ?? stopTimeoutSecondsDefault);
+    const { id } = this.#set.index.resolve(ref);
+    // Looked at and signalled in one go: between the two, a container in a restart loop would slip away.
+    const run = await this.#set.inLane(id, async () => {
+      const record = this.#set.current(id);
+      if (record.state.is === 'restarting') {
+        await this.#cancelRestarting(record, record.state);
+        return null;
+      }
+      if (!isRunning(record)) throw unchanged(`Container ${ref} is already stopped`);
+      const ended = this.#set.live(id).ended.promise;
+      await this.#signal(record, record.config.StopSignal ? parseSignal(record.config.StopSignal) : SIGTERM, true);
+      return { ended, seconds: timeoutSeconds ?? record.config.StopTimeout ?? stopTimeoutSecondsDefault };
+    });
+    if (run !== null) await this.#end(id, run.ended, run.seconds);
   }
 
   async restart(ref: string, timeoutSeconds: number | undefined): Promise<void> {
     const { id } = this.#set.index.resolve(ref);
-    await this.stop(id, timeoutSeconds).catch(ignoreUnchanged);
+    const live = this.#set.live(id);
+    live.restarting++;
+    try {
+      await this.stop(id, timeoutSeconds).catch(ignoreUnchanged);
+    } finally {
+      live.restarting--;
+    }
     await this.start(id).catch(ignoreUnchanged);
     const record = this.#set.current(id);
     await this.#set.parts.store.commit([], [containerEvent(record, 'restart')]);
@@ -88,13 +115,14 @@ export class Life {
   async kill(ref: string, signalText: string): Promise<void> {
     const signal = signalText === '' ? SIGKILL : parseSignal(signalText);
     const { id } = this.#set.index.resolve(ref);
-    const ended = this.#set.live(id).ended.promise;
-    await this.#set.inLane(id, async () => {
+    const run = await this.#set.inLane(id, async () => {
       const record = this.#set.current(id);
       if (!isRunning(record)) throw conflict(`Cannot kill container: ${ref}: Container ${record.id} is not running`);
+      const ended = this.#set.live(id).ended.promise;
       await this.#signal(record, signal, this.#endsContainer(record, signal));
+      return { ended };
     });
-    if (signal === SIGKILL) await this.#awaitEnd(id, ended);
+    if (signal === SIGKILL) await this.#awaitEnd(id, run.ended);
   }
 
   async pause(ref: string): Promise<void> {
@@ -103,10 +131,16 @@ export class Life {
       const record = this.#set.current(id);
       if (!isRunning(record)) throw conflict(`Container ${record.id} is not running`);
       if (record.state.paused) throw conflict(`Container ${record.id} is already paused`);
-      await this.#set.parts.runtime.pause(id);
-      await this.#set.commit({ ...record, state: { ...record.state, paused: true } }, [
-        containerEvent(record, 'pause'),
-      ]);
+      const { runtime } = this.#set.parts;
+      try {
+        await runtime.pause(id);
+        await this.#set.commit({ ...record, state: { ...record.state, paused: true } }, [
+          containerEvent(record, 'pause'),
+        ]);
+      } catch (error) {
+        await runtime.resume(id).catch(() => undefined);
+        throw error;
+      }
     });
   }
 
@@ -138,8 +172,8 @@ export class Life {
 
   async remove(ref: string, options: { readonly force: boolean; readonly volumes: boolean }): Promise<void> {
     const { id } = this.#set.index.resolve(ref);
-    const ended = this.#set.live(id).ended.promise;
-    const killed = await this.#set.inLane(id, async () => {
+    const live = this.#set.live(id);
+    const run = await this.#set.inLane(id, async () => {
       const record = this.#set.current(id);
       if (record.state.is === 'restarting' && !options.force) {
         throw conflict(
@@ -148,7 +182,7 @@ export class Life {
       }
       if (!isRunning(record)) {
         await this.destroy(record, options.volumes);
-        return false;
+        return null;
       }
       if (!options.force) {
         const state = record.state.paused ? 'paused' : 'running';
@@ -157,23 +191,48 @@ export class Life {
           `You cannot remove a ${state} container ${id}. ${how} the container before attempting removal or force remove`,
         );
       }
+      const ended = live.ended.promise;
+      live.removing = true;
       await this.#signal(record, SIGKILL, true);
-      return true;
+      return { ended };
     });
-    if (!killed) return;
-    await this.#awaitEnd(id, ended);
-    await this.#set.inLane(id, async () => {
-      const record = this.#set.index.find(id);
-      // AutoRemove may have been faster.
-      if (record) await this.destroy(record, options.volumes);
-    });
+    if (run === null) return;
+    try {
+      await this.#awaitEnd(id, run.ended);
+      await this.#set.inLane(id, async () => {
+        const record = this.#set.records.get(id);
+        // AutoRemove may have been faster.
+        if (record && !isRunning(record)) await this.destroy(record, options.volumes);
+      });
+    } finally {
+      live.removing = false;
+    }
   }
 
-  /** What the monitor tells about a process that has ended. */
+  /** What the monitor tells about a process that has ended. It is told once, so what cannot be recorded is kept and tried again. */
   async exited(notice: ExitNotice): Promise<void> {
-    await this.#set.inLane(notice.id, async () => {
-      const record = this.#set.records.get(notice.id);
-      if (record && isRunning(record)) await this.#settle(record, notice, '');
+    const { id } = notice;
+    try {
+      await this.#set.inLane(id, async () => {
+        const record = this.#set.records.get(id);
+        if (record && isRunning(record)) await this.#settle(record, notice, '');
+      });
+    } catch (error) {
+      this.#set.parts.log.error({ container: id, error }, 'settling a container failed; it is tried again');
+      setTimeout(() => void this.exited(notice), settleAgainMs).unref();
+    }
+  }
+
+  /** Settles a container whose process has gone without a word of its monitor, which was killed or hangs. True: it does not run. */
+  async settleIfLost(id: ContainerId, exitCode: number): Promise<boolean> {
+    return this.#set.inLane(id, async () => {
+      const record = this.#set.records.get(id);
+      if (record === undefined || !isRunning(record)) return true;
+      if (this.#set.parts.runtime.isAlive(launchedOf(record))) return false;
+      const notice = this.#set.parts.runtime.readExit(id);
+      const lost: ExitNotice = { id, exitCode, oomKilled: false, finishedAtMs: Date.now() };
+      await this.#settle(record, notice ?? lost, notice === null ? monitorLost : '');
+      return true;
     });
   }
 
@@ -186,33 +245,66 @@ export class Life {
     this.#watchLog(record, live);
     // A crash may have come between the commit and the start; starting what runs already is no error.
     await runtime.start(record.id);
+    // The same for pausing: what was answered is in the record.
+    if (record.state.paused) await runtime.pause(record.id);
+    else await runtime.resume(record.id);
   }
 
   /** Settles a container whose process went while no daemon was there, or whose monitor was lost with it. */
   async settleLost(record: ContainerRecord, notice: ExitNotice | null): Promise<void> {
     if (!isRunning(record)) return;
     const lost: ExitNotice = { id: record.id, exitCode: 255, oomKilled: false, finishedAtMs: Date.now() };
-    const why = notice === null ? 'the monitor of the container was lost, and the exit code with it' : '';
-    await this.#set.inLane(record.id, () => this.#settle(record, notice ?? lost, why));
+    await this.#set.inLane(record.id, () => this.#settle(record, notice ?? lost, notice === null ? monitorLost : ''));
   }
 
   /** Starts a container because its restart policy says so: after an exit, or with the daemon (which does not count). */
-  async startAgain(id: ContainerId, cause: 'exit' | 'daemon'): Promise<void> {
+  async startAgain(id: ContainerId, cause: 'exit' | 'daemon', attempt = 0): Promise<void> {
     await this.#set.inLane(id, async () => {
       const record = this.#set.records.get(id);
-      if (record === undefined || isRunning(record)) return;
+      if (record === undefined || isRunning(record) || this.#set.live(id).removing) return;
       if (cause === 'exit' && record.state.is !== 'restarting') return;
+      if (attempt < networkOwnerAttempts && this.#networkOwnerComes(record)) {
+        this.#scheduleRestart(id, networkOwnerPollMs, cause, attempt + 1);
+        return;
+      }
       const restartCount = record.restartCount + (cause === 'exit' ? 1 : 0);
       await this.#launch({ ...record, restartCount }).catch((error: unknown) => {
         this.#set.parts.log.warn({ container: id, error }, 'a restart failed');
       });
+      // Not even the failure could be recorded: what the record says goes on.
+      const now = this.#set.records.get(id);
+      if (now?.state.is === 'restarting') this.#scheduleRestart(id, restartDelayMsMax);
     });
+  }
+
+  /** After a reboot a container and the one whose network it shares are started at once: the first waits for the second. */
+  #networkOwnerComes({ hostConfig: { NetworkMode: mode } }: ContainerRecord): boolean {
+    if (!mode.startsWith('container:')) return false;
+    const owner = this.#set.index.find(mode.slice('container:'.length));
+    if (owner === undefined || isRunning(owner) || owner.stoppedByUser) return false;
+    return owner.hostConfig.RestartPolicy.Name !== 'no';
   }
 
   /** Schedules what the record says is waiting for its delay. */
   resumeRestart(record: ContainerRecord): void {
     if (record.state.is === 'restarting')
-      this.#scheduleRestart(record.id, Math.max(0, record.state.nextAttemptAt - Date.now()));
+      // The clock may have been set back since.
+      this.#scheduleRestart(
+        record.id,
+        Math.min(Math.max(0, record.state.nextAttemptAt - Date.now()), restartDelayMsMax),
+      );
+  }
+
+  /** Removes a container that has ended, if it is still there. Failures are logged. */
+  async removeEnded(id: ContainerId): Promise<void> {
+    try {
+      await this.#set.inLane(id, async () => {
+        const record = this.#set.records.get(id);
+        if (record?.state.is === 'exited') await this.destroy(record, true);
+      });
+    } catch (error) {
+      this.#set.parts.log.error({ container: id, error }, 'an ended container could not be removed');
+    }
   }
 
   /** Removes record and files. In the lane, of a container that does not run. */
@@ -294,7 +386,7 @@ export class Life {
     const { runtime } = this.#set.parts;
     if (!(record.config.Tty && live.attached > 0 && live.size === null)) {
       if (live.size) runtime.resize(record.id, ...live.size);
-      await runtime.start(record.id);
+      await this.#begin(record);
       return;
     }
     const sized = new Promise<void>((resolve) => {
@@ -305,9 +397,20 @@ export class Life {
       .inLane(record.id, async () => {
         await sized;
         live.onResize = null;
-        await runtime.start(record.id);
+        await this.#begin(record);
       })
       .catch((error: unknown) => this.#set.parts.log.error({ container: record.id, error }, 'start failed'));
+  }
+
+  /** A process that cannot be let go would wait for ever: it is ended, and its monitor tells. */
+  async #begin(record: RunningRecord): Promise<void> {
+    const { runtime } = this.#set.parts;
+    try {
+      await runtime.start(record.id);
+    } catch (error) {
+      runtime.kill(launchedOf(record), SIGKILL);
+      throw error;
+    }
   }
 
   #watchLog(record: ContainerRecord, live: LiveContainer): void {
@@ -390,6 +493,7 @@ export class Life {
       error: why,
     };
     const stopped = record.stoppedByUser || live.stopping;
+    const removes = record.hostConfig.AutoRemove && live.restarting === 0;
     const again = restartsAfterExit(record.hostConfig.RestartPolicy, notice.exitCode, record.restartCount, stopped);
     if (again) live.lastDelayMs = nextDelayMs(live.lastDelayMs, notice.finishedAtMs - Date.parse(ending.startedAt));
     const settled: ContainerRecord = {
@@ -406,48 +510,49 @@ export class Life {
       ...networkEvents(record, 'disconnect'),
     ];
     // Ports and addresses are free again before anyone learns of the end.
-    await Promise.all([parts.networks.leave(id, record.sandbox), this.#set.commit(settled, events)]);
+    const [left, recorded] = await Promise.allSettled([
+      parts.networks.leave(id, record.sandbox),
+      this.#set.commit(settled, events),
+    ]);
+    if (recorded.status === 'rejected') throw recorded.reason;
     live.endRun({ exitCode: notice.exitCode });
     const cleaned = await Promise.allSettled([parts.runtime.delete(id), parts.layers.unmountWritable(id)]);
-    for (const step of cleaned) {
+    for (const step of [left, ...cleaned]) {
       if (step.status === 'rejected')
         parts.log.error({ container: id, error: step.reason }, 'cleaning up after a container failed');
     }
     if (again) this.#scheduleRestart(id, live.lastDelayMs);
-    else if (record.hostConfig.AutoRemove) await this.destroy(settled, true);
+    else if (removes) await this.destroy(settled, true);
   }
 
-  #scheduleRestart(id: ContainerId, delayMs: number): void {
+  #scheduleRestart(id: ContainerId, delayMs: number, cause: 'exit' | 'daemon' = 'exit', attempt = 0): void {
     const live = this.#set.live(id);
     live.cancelRestart();
     live.restartTimer = setTimeout(() => {
       live.restartTimer = null;
-      void this.startAgain(id, 'exit');
+      void this.startAgain(id, cause, attempt).catch((error: unknown) => {
+        this.#set.parts.log.error({ container: id, error }, 'a restart could not be tried');
+      });
     }, delayMs);
   }
 
-  /** A container waiting for its restart becomes an exited one. */
-  async #cancelRestarting(id: ContainerId): Promise<void> {
-    const record = this.#set.current(id);
-    if (record.state.is !== 'restarting') return;
-    this.#set.live(id).cancelRestart();
-    await this.#set.commit({ ...record, stoppedByUser: true, state: { ...endingOf(record.state), is: 'exited' } }, [
+  /** A container waiting for its restart becomes an exited one. In the lane. */
+  async #cancelRestarting(record: ContainerRecord, ending: Ending): Promise<void> {
+    await this.#set.commit({ ...record, stoppedByUser: true, state: { ...endingOf(ending), is: 'exited' } }, [
       containerEvent(record, 'stop'),
     ]);
+    this.#set.live(record.id).cancelRestart();
   }
 
-  /** Stop signal, patience, SIGKILL. */
-  async #end(id: ContainerId, signal: number, timeoutSeconds: number): Promise<void> {
-    const ended = this.#set.live(id).ended.promise;
-    const send = (number: number) =>
-      this.#set.inLane(id, async () => {
-        const record = this.#set.records.get(id);
-        if (record && isRunning(record)) await this.#signal(record, number, true);
-      });
-    await send(signal);
+  /** After the stop signal: patience, then SIGKILL. */
+  async #end(id: ContainerId, ended: Promise<unknown>, timeoutSeconds: number): Promise<void> {
     if (timeoutSeconds < 0) await ended;
     else if (!(await endsWithin(ended, timeoutSeconds * 1000))) {
-      await send(SIGKILL);
+      await this.#set.inLane(id, async () => {
+        const record = this.#set.records.get(id);
+        const sameRun = this.#set.live(id).ended.promise === ended;
+        if (record && isRunning(record) && sameRun) await this.#signal(record, SIGKILL, true);
+      });
       await this.#awaitEnd(id, ended);
     }
     const record = this.#set.records.get(id);
@@ -457,11 +562,13 @@ export class Life {
   /** Sends a signal to the first process. `ends`: the restart policy is to leave the container alone afterwards. */
   async #signal(record: RunningRecord, signal: number, ends: boolean): Promise<void> {
     const event = containerEvent(record, 'kill', { signal: String(signal) });
-    if (ends) {
-      this.#set.live(record.id).stopping = true;
-      await this.#set.commit({ ...record, stoppedByUser: true }, [event]);
-    } else {
-      await this.#set.parts.store.commit([], [event]);
+    if (ends) this.#set.live(record.id).stopping = true;
+    try {
+      if (ends) await this.#set.commit({ ...record, stoppedByUser: true }, [event]);
+      else await this.#set.parts.store.commit([], [event]);
+    } catch (error) {
+      // On a full disk above all, what fills it must still be stopped.
+      this.#set.parts.log.error({ container: record.id, error }, 'a signal is sent, but could not be recorded');
     }
     this.#set.parts.runtime.kill(launchedOf(record), signal);
     if (ends && record.state.paused) await this.#set.parts.runtime.resume(record.id);
@@ -474,10 +581,15 @@ export class Life {
   }
 
   async #awaitEnd(id: ContainerId, ended: Promise<unknown>): Promise<void> {
+    const { runtime, log } = this.#set.parts;
+    if (await endsWithin(ended, monitorPatienceMs)) return;
+    if (await this.settleIfLost(id, killedExitCode)) return;
+    if (await endsWithin(ended, killPatienceMs - monitorPatienceMs)) return;
+    // What is left may be frozen by somebody else, be a process that pid 1 cannot take along, or be stuck in the kernel.
+    for (const step of [() => runtime.resume(id), () => runtime.killAll(id)])
+      await step().catch((error: unknown) => log.warn({ container: id, error }, 'ending a container is hard'));
     if (await endsWithin(ended, killPatienceMs)) return;
-    // What is left may be a process that pid 1 cannot take along, or one stuck in the kernel.
-    await this.#set.parts.runtime.killAll(id);
-    if (!(await endsWithin(ended, killPatienceMs)))
+    if (!(await this.settleIfLost(id, killedExitCode)))
       throw internal(`container ${id} did not end within 20 seconds of SIGKILL`);
   }
 
@@ -492,7 +604,7 @@ export class Life {
 async function endsWithin(ended: Promise<unknown>, ms: number): Promise<boolean> {
   let timer: NodeJS.Timeout | undefined;
   const late = new Promise<false>((resolve) => {
-    timer = setTimeout(() => resolve(false), ms);
+    timer = setTimeout(() => resolve(false), Math.min(ms, timerMax));
   });
   try {
     return await Promise.race([ended.then(() => true), late]);

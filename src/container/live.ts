@@ -14,6 +14,8 @@ export class StdinHub {
   #pipe: StdinPipe | null = null;
   #ready = Promise.withResolvers<void>();
   #ended = false;
+  /** Number of the current run, or of the next one while there is none. */
+  #run = 0;
 
   /** The process can read now. */
   connect(pipe: StdinPipe): void {
@@ -30,26 +32,37 @@ export class StdinHub {
     const pipe = this.#pipe;
     this.#pipe = null;
     this.#ended = false;
+    this.#run++;
     this.#ready.resolve();
     this.#ready = Promise.withResolvers<void>();
     pipe?.end().catch(() => undefined);
   }
 
-  /** Resolves when the monitor has taken the data, or dropped it because the process has gone. */
-  async write(data: Uint8Array): Promise<void> {
-    if (this.#pipe === null) await this.#ready.promise;
-    if (this.#ended) return;
-    // A process that has just gone is no error of the client's: its exit code tells.
-    await this.#pipe?.write(data).catch(() => undefined);
+  /** A way into the current run, or the next one while there is none; into no later one: a client that has stayed behind must not end or feed what others started. */
+  writer(): StdinWriter {
+    const run = this.#run;
+    const pipe = async (): Promise<StdinPipe | null> => {
+      if (this.#pipe === null && run === this.#run) await this.#ready.promise;
+      return run === this.#run && !this.#ended ? this.#pipe : null;
+    };
+    return {
+      // A process that has just gone is no error of the client's: its exit code tells.
+      write: async (data) => (await pipe())?.write(data).catch(() => undefined),
+      end: async () => {
+        const open = await pipe();
+        if (open === null) return;
+        this.#ended = true;
+        await open.end().catch(() => undefined);
+      },
+    };
   }
+}
 
+export interface StdinWriter {
+  /** Resolves when the monitor has taken the data, or dropped it because the process has gone. */
+  write(data: Uint8Array): Promise<void>;
   /** Ends the process's stdin (StdinOnce). Waits until there is one. */
-  async end(): Promise<void> {
-    if (this.#pipe === null) await this.#ready.promise;
-    if (this.#ended) return;
-    this.#ended = true;
-    await this.#pipe?.end().catch(() => undefined);
-  }
+  end(): Promise<void>;
 }
 
 export class LiveContainer {
@@ -67,6 +80,10 @@ export class LiveContainer {
   restartTimer: NodeJS.Timeout | null = null;
   /** The daemon is ending it for good (`stop`, `kill`, removal by force), seen before the record says so. */
   stopping = false;
+  /** `restart` commands under way: the end they bring about does not remove a container with AutoRemove. */
+  restarting = 0;
+  /** A removal by force is under way: it is not to be started again. */
+  removing = false;
   /** Takes the log's size watch back. */
   unwatchLog: (() => void) | null = null;
 

@@ -83,7 +83,7 @@ function parseBind(bind: string): PlannedMount {
       copyUp: false,
     };
   }
-  if (!/^[a-zA-Z0-9][a-zA-Z0-9_.-]+$/.test(source)) {
+  if (!/^[a-zA-Z0-9][a-zA-Z0-9_.-]{1,254}$/.test(source)) {
     throw invalid(
       `create ${source}: "${source}" includes invalid characters for a local volume name, only "[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed. If you intended to pass a host directory, use absolute path`,
     );

@@ -12,15 +12,22 @@ import type { ContainerRecord } from './types.ts';
 
 /** How long a monitor whose process has gone may take to write the exit file. */
 const exitFilePatienceMs = 2000;
+/** How often running containers are looked at, lest the end of one goes unnoticed whose monitor was killed. */
+const watchMs = 10_000;
+/** Exit code of a run whose own code nobody knows. */
+const unknownExitCode = 255;
 
 export async function reconcile(set: ContainerSet, life: Life): Promise<void> {
   const { runtime, networks, layers, log } = set.parts;
   const alive: ContainerRecord[] = [];
   const lost: ContainerRecord[] = [];
   const resting: ContainerRecord[] = [];
+  const runDirectories = new Set(runtime.listRunDirectories());
   for (const record of set.records.values()) {
     if (!isRunning(record)) resting.push(record);
-    else if (runtime.readExit(record.id) === null && runtime.isAlive(record.state)) alive.push(record);
+    // Without its run directory, which a reboot empties, a process of the same number is another one.
+    else if (runDirectories.has(record.id) && runtime.readExit(record.id) === null && runtime.isAlive(record.state))
+      alive.push(record);
     else lost.push(record);
   }
   await layers.reconcile(new Set([...set.records.values()].map((r) => r.id)), new Set(alive.map((r) => r.id)));
@@ -45,13 +52,33 @@ export async function reconcile(set: ContainerSet, life: Life): Promise<void> {
     }),
   );
   await sweep(set, new Set(alive.map((r) => r.id)));
-  runtime.onExit((notice) => {
-    life
-      .exited(notice)
-      .catch((error: unknown) => log.error({ container: notice.id, error }, 'settling a container failed'));
-  });
+  await Promise.all(resting.filter(shouldHaveGone).map((record) => life.removeEnded(record.id)));
+  runtime.onExit((notice) => void life.exited(notice));
   set.becomeReady();
   for (const record of resting) restartWithDaemon(life, record);
+  watchForLost(set, life);
+}
+
+/** A crash came between the end of a container with AutoRemove and its removal. */
+const shouldHaveGone = ({ state, hostConfig }: ContainerRecord) => state.is === 'exited' && hostConfig.AutoRemove;
+
+/** Settles containers that are found without their process, and without word of it, twice in a row. */
+function watchForLost(set: ContainerSet, life: Life): void {
+  const { runtime, log } = set.parts;
+  let missed = new Set<string>();
+  setInterval(() => {
+    const missing = new Set<string>();
+    for (const record of set.records.values()) {
+      if (!isRunning(record) || runtime.isAlive(record.state)) continue;
+      const run = `${record.id} ${record.state.startedAt}`;
+      if (!missed.has(run)) missing.add(run);
+      else
+        life.settleIfLost(record.id, unknownExitCode).catch((error: unknown) => {
+          log.error({ container: record.id, error }, 'a lost container could not be settled');
+        });
+    }
+    missed = missing;
+  }, watchMs).unref();
 }
 
 async function awaitExit(set: ContainerSet, record: ContainerRecord) {
@@ -73,7 +100,7 @@ const exists = (file: string) =>
 function restartWithDaemon(life: Life, record: ContainerRecord): void {
   if (record.state.is === 'restarting') life.resumeRestart(record);
   else if (restartsWithDaemon(record.hostConfig.RestartPolicy, record.state.is === 'exited', record.stoppedByUser)) {
-    void life.startAgain(record.id, 'daemon');
+    life.startAgain(record.id, 'daemon').catch(() => undefined); // it has logged why
   }
 }
 

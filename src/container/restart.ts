@@ -6,7 +6,7 @@
 import type { HostConfig } from './types.ts';
 
 const delayMsMin = 100;
-const delayMsMax = 60_000;
+export const restartDelayMsMax = 60_000;
 const calmRunMs = 10_000;
 
 type Policy = HostConfig['RestartPolicy'];
@@ -42,5 +42,5 @@ export function restartsWithDaemon(policy: Policy, ended: boolean, stoppedByUser
 /** Milliseconds to wait before the next attempt. */
 export function nextDelayMs(lastDelayMs: number, ranForMs: number): number {
   if (lastDelayMs === 0 || ranForMs >= calmRunMs) return delayMsMin;
-  return Math.min(lastDelayMs * 2, delayMsMax);
+  return Math.min(lastDelayMs * 2, restartDelayMsMax);
 }

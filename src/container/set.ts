@@ -3,7 +3,7 @@ import path from 'node:path';
 import type { NewEvent } from '../event/types.ts';
 import type { ImageLookup } from '../image/types.ts';
 import type { LayerStore } from '../layer/types.ts';
-import { conflict } from '../lib/errors.ts';
+import { conflict, messageOf, unavailable } from '../lib/errors.ts';
 import type { ContainerId } from '../lib/ids.ts';
 import { Lanes } from '../lib/lanes.ts';
 import type { Log } from '../lib/log.ts';
@@ -52,6 +52,8 @@ export class ContainerSet {
   readonly #logs = new Map<ContainerId, ContainerLog>();
   /** Resolves when records and kernel agree; commands wait for it, reads do not. */
   readonly #reconciled = Promise.withResolvers<void>();
+  /** Why the gate for commands stays closed. */
+  #unable: unknown = null;
 
   constructor(parts: ContainerParts) {
     this.parts = parts;
@@ -65,8 +67,16 @@ export class ContainerSet {
     this.#reconciled.resolve();
   }
 
+  /** Records and kernel cannot be brought together: commands, also those that wait already, fail with the reason. */
+  giveUp(reason: unknown): void {
+    this.#unable = reason;
+    this.#reconciled.resolve();
+  }
+
   get ready(): Promise<void> {
-    return this.#reconciled.promise;
+    return this.#reconciled.promise.then(() => {
+      if (this.#unable !== null) throw unavailable(`the engine cannot work: ${messageOf(this.#unable)}`);
+    });
   }
 
   /** Work on one container, one at a time, in order of arrival. */

@@ -4,6 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { conflict, internal, invalid, messageOf } from '../lib/errors.ts';
 import { nowNano, rfc3339Nano } from '../lib/time.ts';
+import { isErrno } from '../platform/libc.ts';
 import type { CgroupStats } from '../runtime/types.ts';
 import type { Json } from './api.ts';
 import { isRunning } from './life.ts';
@@ -65,8 +66,7 @@ async function sample(set: ContainerSet, record: ContainerRecord): Promise<Sampl
 
 function statsJson(set: ContainerSet, record: ContainerRecord, now: Sample, before: Sample | null): Json {
   const { usage } = now;
-  const networks =
-    usage !== null && record.sandbox?.joined ? { networks: set.parts.networks.counters(record.sandbox) } : {};
+  const networks = usage === null ? {} : networkCounters(set, record);
   return {
     read: now.read,
     preread: before?.read ?? never,
@@ -81,6 +81,17 @@ function statsJson(set: ContainerSet, record: ContainerRecord, now: Sample, befo
     id: record.id,
     ...networks,
   };
+}
+
+function networkCounters(set: ContainerSet, { sandbox }: ContainerRecord): Json {
+  if (!sandbox?.joined) return {};
+  try {
+    return { networks: set.parts.networks.counters(sandbox) };
+  } catch (error) {
+    // The container ended since its record was read, and its namespace with it.
+    if (isErrno(error, 'ENOENT', 'EINVAL')) return {};
+    throw error;
+  }
 }
 
 const noBlkio = {

@@ -57,8 +57,8 @@ export async function attach(
   if (wantsOutput && query.logs) source = log.read(asked, ended, over);
   else if (wantsOutput && query.stream) source = log.readFrom(await log.position(), asked, ended, over);
   else source = silence(query.stream ? ended : Promise.resolve(), over);
-  live.attached++;
   await set.parts.store.commit([], [containerEvent(record, 'attach')]);
+  live.attached++;
 
   const takesInput = query.stdin && query.stream && record.config.OpenStdin;
   const detach = () => {
@@ -79,20 +79,21 @@ function inputOf(
   detach: () => void,
 ): NonNullable<Attachment['input']> {
   const { Tty: tty, StdinOnce: once } = record.config;
+  const stdin = live.stdin.writer();
   let detached = false;
   return {
     async write(data) {
       if (detached) return;
       // Only a terminal's client can mean the keys: a program's bytes pass as they are.
       const scanned = tty ? scanner.scan(data) : { pass: data, detached: false };
-      if (scanned.pass.length > 0) await live.stdin.write(scanned.pass);
+      if (scanned.pass.length > 0) await stdin.write(scanned.pass);
       if (scanned.detached) {
         detached = true;
         detach();
       }
     },
     end() {
-      if (once && !tty && !detached) void live.stdin.end();
+      if (once && !tty && !detached) void stdin.end();
     },
   };
 }
@@ -107,6 +108,7 @@ async function* countAttached(source: AsyncIterable<Uint8Array>, live: LiveConta
 
 /** An output side that shows nothing and ends with the run. */
 async function* silence(ended: Promise<unknown>, over: AbortSignal): AsyncGenerator<Uint8Array> {
-  await Promise.race([ended, new Promise((resolve) => over.addEventListener('abort', resolve, { once: true }))]);
+  if (!over.aborted)
+    await Promise.race([ended, new Promise((resolve) => over.addEventListener('abort', resolve, { once: true }))]);
   yield* [];
 }
