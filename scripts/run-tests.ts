@@ -1,11 +1,13 @@
 /**
- * Runs test files, two at a time, each in a process of its own with a deadline, and says one line per file.
+ * Runs test files, two at a time, each in a sandbox of its own (scripts/sandbox.sh) with a deadline, so that they meet
+ * neither each other's networks, mounts and processes nor the machine's, and says one line per file.
  * The output of a file is shown only when it failed. Exit code 1 if any did.
  *
  * A file may name its own deadline in a comment: `test-timeout-seconds: 600`.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import fs from 'node:fs';
+import path from 'node:path';
 
 const concurrency = 2;
 const timeoutSecondsDefault = 300;
@@ -21,6 +23,7 @@ interface Result {
 const queue = process.argv.slice(2);
 const total = { files: 0, passed: 0, failed: 0, skipped: 0 };
 const failedFiles: string[] = [];
+let filesStarted = 0;
 const running = new Set<ChildProcess>();
 
 for (const signal of ['SIGINT', 'SIGTERM'] as const) {
@@ -53,11 +56,20 @@ async function lane(): Promise<void> {
 }
 
 function runFile(file: string, seconds: number): Promise<{ code: number | null; output: string; timedOut: boolean }> {
+  filesStarted += 1;
   return new Promise((resolve) => {
     const child = spawn(
-      process.execPath,
-      ['--disable-warning=ExperimentalWarning', '--test-reporter=spec', '--test-reporter-destination=stdout', file],
-      { stdio: ['ignore', 'pipe', 'pipe'], detached: true, env: { ...process.env, FORCE_COLOR: '0' } },
+      path.join(import.meta.dirname, 'sandbox.sh'),
+      [
+        ...[process.execPath, '--disable-warning=ExperimentalWarning'],
+        ...['--test-reporter=spec', '--test-reporter-destination=stdout', file],
+      ],
+      {
+        stdio: ['ignore', 'pipe', 'pipe'],
+        detached: true,
+        // Cgroups are the machine's, and process ids repeat in sandboxes: a file that makes cgroups takes this name.
+        env: { ...process.env, FORCE_COLOR: '0', SLIPWAY_TEST_CGROUP: `slipway-test-${process.pid}-${filesStarted}` },
+      },
     );
     running.add(child);
     let output = '';
@@ -72,11 +84,11 @@ function runFile(file: string, seconds: number): Promise<{ code: number | null; 
       killGroup(child, 'SIGTERM');
       setTimeout(() => killGroup(child, 'SIGKILL'), 5000).unref();
     }, seconds * 1000);
-    // 'exit', not 'close': a forgotten daemon may hold the pipes open for ever.
-    child.on('exit', (code) => {
+    // The sandbox has ended every process that could hold the pipes open.
+    child.on('close', (code) => {
       clearTimeout(timer);
       running.delete(child);
-      setTimeout(() => resolve({ code, output, timedOut }), 50);
+      resolve({ code, output, timedOut });
     });
   });
 }

@@ -1,5 +1,5 @@
 #!/bin/bash
-# npm test: set-up, types, lint and format, import directions, then all tests in a sandbox.
+# npm test: set-up, types, lint and format, import directions, then all tests in sandboxes.
 #
 #   npm test                     everything but test/**/*.long.test.ts
 #   npm test -- --long           those too
@@ -37,6 +37,6 @@ if [ ${#files[@]} -eq 0 ]; then
 fi
 
 code=0
-scripts/sandbox.sh node scripts/run-tests.ts "${files[@]}" || code=$?
+node scripts/run-tests.ts "${files[@]}" || code=$?
 echo "npm test: $([ "$code" -eq 0 ] && echo passed || echo FAILED) in $((SECONDS - started)) s"
 exit "$code"
