@@ -3,6 +3,7 @@
  * none of those before it. At most `execsMax` are kept; ended ones are dropped after five minutes, ones never started when room is
  * needed.
  */
+import type { NewEvent } from '../event/types.ts';
 import { conflict, internal, invalid, messageOf, notFound, unavailable } from '../lib/errors.ts';
 import { type ContainerId, type ExecId, newId } from '../lib/ids.ts';
 import { frame } from '../lib/stdcopy.ts';
@@ -71,7 +72,7 @@ export class Execs {
       onResize: null,
     };
     this.#instances.set(id, instance);
-    await this.#announce(record, 'exec_create', instance);
+    this.#announce(record, 'exec_create', instance);
     return { Id: id };
   }
 
@@ -107,8 +108,7 @@ export class Execs {
   async #launch(record: ContainerRecord, instance: Instance, options: ExecStart): Promise<LaunchedExec> {
     const { body } = instance;
     const size = options.consoleSize ?? instance.size ?? undefined;
-    // Nobody waits for the journal before reading output.
-    void this.#announce(record, 'exec_start', instance).catch(() => undefined);
+    this.#announce(record, 'exec_start', instance);
     try {
       const process = await this.#set.parts.runtime.exec({
         id: record.id,
@@ -235,12 +235,9 @@ export class Execs {
     }
   }
 
-  async #exit(record: ContainerRecord, instance: Instance, code: number): Promise<void> {
+  #exit(record: ContainerRecord, instance: Instance, code: number): void {
     this.#ended(instance, code);
-    await this.#set.parts.store.commit(
-      [],
-      [containerEvent(record, 'exec_die', { execID: instance.id, exitCode: String(code) })],
-    );
+    this.#publish(containerEvent(record, 'exec_die', { execID: instance.id, exitCode: String(code) }));
   }
 
   #ended(instance: Instance, code: number): void {
@@ -249,10 +246,16 @@ export class Execs {
   }
 
   /** `exec_create: program arguments`; without arguments dockerd's text ends in a blank, and clients compare it. */
-  async #announce(record: ContainerRecord, action: string, { id, cmd }: Instance): Promise<void> {
+  #announce(record: ContainerRecord, action: string, { id, cmd }: Instance): void {
     const [program = '', ...args] = cmd;
-    const event = containerEvent(record, `${action}: ${program} ${args.join(' ')}`, { execID: id });
-    await this.#set.parts.store.commit([], [event]);
+    this.#publish(containerEvent(record, `${action}: ${program} ${args.join(' ')}`, { execID: id }));
+  }
+
+  /** Events of instances that live in memory promise nothing that could be lost: no answer waits for the disk. */
+  #publish(event: NewEvent): void {
+    this.#set.parts.store.commit([], [event]).catch((error: unknown) => {
+      this.#set.parts.log.error({ error }, `an event could not be kept: ${event.action}`);
+    });
   }
 }
 
