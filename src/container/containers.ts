@@ -7,6 +7,7 @@ import { createContainer } from './create.ts';
 import { type ExecStart, Execs } from './exec.ts';
 import { isRunning, Life } from './life.ts';
 import { listContainers, prunable, sizesOf } from './list.ts';
+import { endUnless } from './live.ts';
 import { checkName } from './names.ts';
 import { reconcile } from './reconcile.ts';
 import { type ContainerParts, ContainerSet, containerEvent } from './set.ts';
@@ -65,10 +66,9 @@ export function createContainers(parts: ContainerParts): ContainerService {
       }
       if (record.state.is !== 'running' && record.state.is !== 'restarting')
         return { StatusCode: record.state.exitCode };
-      const left = Promise.withResolvers<never>();
-      signal.addEventListener('abort', () => left.reject(internal('the client has gone')), { once: true });
-      const { exitCode } = await Promise.race([set.live(record.id).ended.promise, left.promise]);
-      return { StatusCode: exitCode };
+      const end = await endUnless(set.live(record.id).ended.promise, signal);
+      if (end === null) throw internal('the client has gone');
+      return { StatusCode: end.exitCode };
     },
     resize: async (ref, rows, columns) => {
       const record = set.index.resolve(ref);

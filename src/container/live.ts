@@ -2,6 +2,7 @@
  * What the daemon holds in memory about a container beside its record: who waits for its end, who types into it, the
  * terminal size asked for. All of it can be lost with the daemon without losing anything a client was promised.
  */
+import { whenOver } from '../log/ending.ts';
 import type { StdinPipe } from '../runtime/types.ts';
 
 /** How a run ended, as waiters learn it. */
@@ -63,6 +64,25 @@ export interface StdinWriter {
   write(data: Uint8Array): Promise<void>;
   /** Ends the process's stdin (StdinOnce). Waits until there is one. */
   end(): Promise<void>;
+}
+
+/**
+ * Waits for the end of a run; null when the signal comes first. Those who leave are forgotten, also by a run that goes on for
+ * months with a client that asks anew every second.
+ */
+export async function endUnless(ended: Promise<RunEnd>, signal: AbortSignal): Promise<RunEnd | null> {
+  if (signal.aborted) return null;
+  const woken = Promise.withResolvers<void>();
+  const wake = (): void => woken.resolve();
+  const ending = whenOver(ended, wake);
+  signal.addEventListener('abort', wake);
+  try {
+    if (!ending.isOver()) await woken.promise;
+  } finally {
+    ending.forget();
+    signal.removeEventListener('abort', wake);
+  }
+  return ending.isOver() ? ended : null;
 }
 
 export class LiveContainer {

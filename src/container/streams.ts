@@ -3,7 +3,7 @@ import { conflict, invalid, notImplemented } from '../lib/errors.ts';
 import type { LogQuery } from '../log/types.ts';
 import type { Attachment, AttachQuery, LogsQuery } from './api.ts';
 import { DetachScanner, parseDetachKeys } from './detach.ts';
-import type { LiveContainer } from './live.ts';
+import { endUnless, type LiveContainer, type RunEnd } from './live.ts';
 import { type ContainerSet, containerEvent } from './set.ts';
 import type { ContainerRecord } from './types.ts';
 
@@ -56,7 +56,7 @@ export async function attach(
   let source: AsyncIterable<Uint8Array>;
   if (wantsOutput && query.logs) source = log.read(asked, ended, over);
   else if (wantsOutput && query.stream) source = log.readFrom(await log.position(), asked, ended, over);
-  else source = silence(query.stream ? ended : Promise.resolve(), over);
+  else source = silence(query.stream ? ended : null, over);
   await set.parts.store.commit([], [containerEvent(record, 'attach')]);
   live.attached++;
 
@@ -107,8 +107,7 @@ async function* countAttached(source: AsyncIterable<Uint8Array>, live: LiveConta
 }
 
 /** An output side that shows nothing and ends with the run. */
-async function* silence(ended: Promise<unknown>, over: AbortSignal): AsyncGenerator<Uint8Array> {
-  if (!over.aborted)
-    await Promise.race([ended, new Promise((resolve) => over.addEventListener('abort', resolve, { once: true }))]);
+async function* silence(ended: Promise<RunEnd> | null, over: AbortSignal): AsyncGenerator<Uint8Array> {
+  if (ended !== null) await endUnless(ended, over);
   yield* [];
 }
