@@ -475,9 +475,12 @@ export class Life {
           ? { ...endingOf(record.state), is: 'exited', exitCode, error: why }
           : { is: 'created', exitCode, error: why },
     };
-    if (record.hostConfig.AutoRemove) await this.destroy(failed, true);
-    else await this.#set.commit(failed);
-    live.endRun({ exitCode });
+    try {
+      if (record.hostConfig.AutoRemove) await this.destroy(failed, true);
+      else await this.#set.commit(failed);
+    } finally {
+      live.endRun({ exitCode });
+    }
   }
 
   /** Records the end of a run and gives back what it held. In the lane. */

@@ -209,6 +209,9 @@ function execProcess(
       return finish(end.status, log === '' ? null : execFailure(log, launch.command));
     })
     .catch(ended.reject);
+  const failed = ended.promise.then(() => complaint);
+  // Only a detached start waits for it; whoever waits for `exit` hears of a rejection.
+  failed.catch(() => undefined);
   return {
     get pid() {
       return readPid();
@@ -219,7 +222,7 @@ function execProcess(
       if (terminal !== null && live) setTerminalSize(terminal, rows, columns);
     },
     exit: ended.promise,
-    failure: ended.promise.then(() => complaint),
+    failure: failed,
   };
 }
 

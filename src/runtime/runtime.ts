@@ -252,9 +252,14 @@ class OciRuntime implements LocalRuntime {
     } catch (cause) {
       throw internal(`container ${id} has no run directory`, { cause });
     }
-    const record = JSON.parse(text) as LaunchRecord;
-    this.#records.set(id, record);
-    return record;
+    try {
+      const record = JSON.parse(text) as LaunchRecord;
+      this.#records.set(id, record);
+      return record;
+    } catch (cause) {
+      // A power cut, where the run directory is on a disk.
+      throw internal(`launch.json of container ${id} cannot be read`, { cause });
+    }
   }
 
   /** Name and executable of a runtime. Empty: the default. */
@@ -558,7 +563,12 @@ class OciRuntime implements LocalRuntime {
   /** The monitor's `oom` file, or the kernel's own count while the cgroup is still there. */
   #wasOomKilled(id: ContainerId): boolean {
     if (fs.existsSync(`${this.#directory(id)}/oom`)) return true;
-    return fs.existsSync(`${this.#directory(id)}/launch.json`) && this.#cgroup(id).oomKilled();
+    try {
+      return this.#cgroup(id).oomKilled();
+    } catch {
+      // Where its cgroup was cannot be known any more.
+      return false;
+    }
   }
 
   isAlive(launched: Launched): boolean {
