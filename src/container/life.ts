@@ -342,21 +342,27 @@ export class Life {
       undo.defer(() => parts.layers.unmountWritable(id));
       const network = await this.#joinNetwork(record, undo);
       const files = await writeNetworkFiles(this.#set, record, network.sandbox, network.sharedWith);
-      const launched = await parts.runtime.create({
-        id,
-        config: record.config,
-        hostConfig: this.#withDefaultUlimits(record),
-        hostname: files.hostname,
-        rootfs,
-        mounts: record.mounts,
-        networkNamespace: network.namespacePath,
-        resolvConf: files.resolvConf,
-        hosts: files.hosts,
-        hostnameFile: files.hostnameFile,
-        cgroupPath: record.cgroupPath,
-        logPath: this.#set.logPath(id),
-        env: record.config.Env ?? [],
-      });
+      const launched = await parts.runtime
+        .create({
+          id,
+          config: record.config,
+          hostConfig: this.#withDefaultUlimits(record),
+          hostname: files.hostname,
+          rootfs,
+          mounts: record.mounts,
+          networkNamespace: network.namespacePath,
+          resolvConf: files.resolvConf,
+          hosts: files.hosts,
+          hostnameFile: files.hostnameFile,
+          cgroupPath: record.cgroupPath,
+          logPath: this.#set.logPath(id),
+          env: record.config.Env ?? [],
+        })
+        .catch((error: unknown) => {
+          const owner = network.sharedWith;
+          if (owner && !parts.runtime.isAlive(launchedOf(owner))) throw networkOwnerRests(owner.id);
+          throw error;
+        });
       undo.defer(() => parts.runtime.delete(id));
       for (const warning of launched.warnings) parts.log.warn({ container: id }, warning);
       if (record.config.OpenStdin) live.stdin.connect(await parts.runtime.openStdin(id));
@@ -408,8 +414,8 @@ export class Life {
     try {
       await runtime.start(record.id);
     } catch (error) {
-      runtime.kill(launchedOf(record), SIGKILL);
-      throw error;
+      // False: it has been killed before it began, and its monitor tells that too.
+      if (runtime.kill(launchedOf(record), SIGKILL)) throw error;
     }
   }
 
@@ -425,17 +431,17 @@ export class Life {
   ): Promise<{
     readonly sandbox: Sandbox | null;
     readonly namespacePath: string | null;
-    readonly sharedWith: ContainerRecord | null;
+    readonly sharedWith: RunningRecord | null;
   }> {
     const { networks } = this.#set.parts;
     const mode = Object.keys(record.endpoints)[0];
     if (mode === 'host') return { sandbox: null, namespacePath: null, sharedWith: null };
     if (mode === undefined) {
       const other = this.#set.current(record.hostConfig.NetworkMode.slice('container:'.length) as ContainerId);
-      if (!isRunning(other)) {
-        throw conflict(`cannot join network of a non running container: ${other.id}`);
-      }
-      return { sandbox: null, namespacePath: `/proc/${other.state.pid}/ns/net`, sharedWith: other };
+      if (!isRunning(other)) throw networkOwnerRests(other.id);
+      // The file rather than the process: a number can have become somebody else's by the time it is opened.
+      const namespacePath = other.sandbox?.namespacePath ?? `/proc/${other.state.pid}/ns/net`;
+      return { sandbox: null, namespacePath, sharedWith: other };
     }
     const sandbox = await networks.join({
       containerId: record.id,
@@ -615,6 +621,8 @@ async function endsWithin(ended: Promise<unknown>, ms: number): Promise<boolean>
     clearTimeout(timer);
   }
 }
+
+const networkOwnerRests = (id: ContainerId) => conflict(`cannot join network of a non running container: ${id}`);
 
 function ignoreUnchanged(error: unknown): void {
   if (!(error instanceof EngineError && error.kind === 'unchanged')) throw error;

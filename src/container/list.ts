@@ -50,7 +50,11 @@ function resolveQuietly(set: ContainerSet, reference: string): ImageId | null {
 }
 
 export async function sizesOf(set: ContainerSet, record: ContainerRecord): Promise<Sizes> {
-  const rw = await set.parts.layers.writableSize(record.id);
+  const rw = await set.parts.layers.writableSize(record.id).catch((error: unknown) => {
+    // Removed while it was measured: no reason to fail a list of others.
+    if (set.records.get(record.id) === undefined) return 0;
+    throw error;
+  });
   return { rw, root: rw + (set.parts.images.get(record.imageId)?.size ?? 0) };
 }
 
