@@ -12,6 +12,7 @@ import { nowNano, rfc3339Nano } from '../lib/time.ts';
 import { portsToPublish } from '../network/ports.ts';
 import type { Sandbox } from '../network/types.ts';
 import type { ExitNotice, Launched } from '../runtime/types.ts';
+import type { Write } from '../store/types.ts';
 import type { LiveContainer } from './live.ts';
 import { portOptions, writeNetworkFiles } from './networking.ts';
 import { nextDelayMs, restartDelayMsMax, restartsAfterExit } from './restart.ts';
@@ -50,6 +51,13 @@ export function isRunning(record: ContainerRecord): record is RunningRecord {
 }
 
 const launchedOf = (record: RunningRecord): Launched => record.state;
+
+interface Removal {
+  readonly writes: readonly Write[];
+  readonly event: NewEvent;
+  /** Lets waiting clients go and deletes the files. */
+  finish(): Promise<void>;
+}
 
 export class Life {
   readonly #set: ContainerSet;
@@ -309,18 +317,29 @@ export class Life {
 
   /** Removes record and files. In the lane, of a container that does not run. */
   async destroy(record: ContainerRecord, withVolumes: boolean): Promise<void> {
+    const removal = this.#removalOf(record, withVolumes);
+    await this.#set.parts.store.commit(removal.writes, [removal.event]);
+    await removal.finish();
+  }
+
+  /** A removal as one commit, and what is to be done when it is durable. */
+  #removalOf(record: ContainerRecord, withVolumes: boolean): Removal {
     const { parts } = this.#set;
     const volumes = withVolumes ? this.#anonymousVolumesOf(record) : [];
-    const writes = volumes.map((name) => parts.volumes.forget(name));
-    await parts.store.commit([this.#set.records.remove(record.id), ...writes], [containerEvent(record, 'destroy')]);
-    const log = this.#set.logOf(record);
-    this.#set.live(record.id).endRun({ exitCode: exitCodeOf(record) });
-    this.#set.graves.bury(record.id, record.name, exitCodeOf(record));
-    this.#set.forget(record);
-    await parts.layers.removeWritable(record.id);
-    await log.remove();
-    await fs.rm(this.#set.dirOf(record.id), { recursive: true, force: true });
-    await parts.volumes.discard(volumes);
+    return {
+      writes: [this.#set.records.remove(record.id), ...volumes.map((name) => parts.volumes.forget(name))],
+      event: containerEvent(record, 'destroy'),
+      finish: async () => {
+        const log = this.#set.logOf(record);
+        this.#set.graves.bury(record.id, record.name, exitCodeOf(record));
+        this.#set.live(record.id).endRun({ exitCode: exitCodeOf(record) });
+        this.#set.forget(record);
+        await parts.layers.removeWritable(record.id);
+        await log.remove();
+        await fs.rm(this.#set.dirOf(record.id), { recursive: true, force: true });
+        await parts.volumes.discard(volumes);
+      },
+    };
   }
 
   #anonymousVolumesOf(record: ContainerRecord): readonly string[] {
@@ -519,19 +538,22 @@ export class Life {
       ...networkEvents(record, 'disconnect'),
     ];
     // Ports and addresses are free again before anyone learns of the end.
+    const removal = removes && !again ? this.#removalOf(settled, true) : null;
     const [left, recorded] = await Promise.allSettled([
       parts.networks.leave(id, record.sandbox),
-      this.#set.commit(settled, events),
+      removal
+        ? parts.store.commit(removal.writes, [...events, removal.event])
+        : this.#set.commit(settled, events).then(() => undefined),
     ]);
     if (recorded.status === 'rejected') throw recorded.reason;
-    live.endRun({ exitCode: notice.exitCode });
-    const cleaned = await Promise.allSettled([parts.runtime.delete(id), parts.layers.unmountWritable(id)]);
+    if (removal === null) live.endRun({ exitCode: notice.exitCode });
+    const rest = removal === null ? parts.layers.unmountWritable(id) : removal.finish();
+    const cleaned = await Promise.allSettled([parts.runtime.delete(id), rest]);
     for (const step of [left, ...cleaned]) {
       if (step.status === 'rejected')
         parts.log.error({ container: id, error: step.reason }, 'cleaning up after a container failed');
     }
     if (again) this.#scheduleRestart(id, live.lastDelayMs);
-    else if (removes) await this.destroy(settled, true);
   }
 
   #scheduleRestart(id: ContainerId, delayMs: number, cause: 'exit' | 'daemon' = 'exit', attempt = 0): void {

@@ -57,7 +57,8 @@ export async function attach(
   if (wantsOutput && query.logs) source = log.read(asked, ended, over);
   else if (wantsOutput && query.stream) source = log.readFrom(await log.position(), asked, ended, over);
   else source = silence(query.stream ? ended : null, over);
-  await set.parts.store.commit([], [containerEvent(record, 'attach')]);
+  // The stream is there before the journal tells of it: nothing is lost if it never does.
+  void set.parts.store.commit([], [containerEvent(record, 'attach')]).catch(() => undefined);
   live.attached++;
 
   const takesInput = query.stdin && query.stream && record.config.OpenStdin;
