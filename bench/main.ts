@@ -89,7 +89,8 @@ async function measure(row: Row, engines: readonly Engine[], bare: Bare | null):
   };
   const take = (column: Column, figure: number) => figures.set(column, [...(figures.get(column) ?? []), figure]);
   for (const engine of engines) await attempt(engine.name, async () => row.prepare?.(engine, scale));
-  const warmUps = row.rounds > 1 ? 1 : 0;
+  // Not counted: compilers and caches of all engines, and one of each row's own where rounds are few and long.
+  const warmUps = options.quick || row.rounds < 10 ? Math.min(1, row.rounds - 1) : 10;
   for (let round = -warmUps; round < roundsOf(row); round += 1) {
     const turn = (round + warmUps) % Math.max(1, engines.length);
     for (const engine of [...engines.slice(turn), ...engines.slice(0, turn)]) {
