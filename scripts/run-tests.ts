@@ -122,8 +122,8 @@ function readSummary(output: string): Result | null {
 
 await Promise.all(Array.from({ length: concurrency }, lane));
 console.log(
-  `\n${total.files} files: ${total.passed} tests passed, ${total.failed} failed, ${total.skipped} skipped` +
-    (failedFiles.length > 0 ? `\nfailed: ${failedFiles.join(' ')}` : ''),
+  `\n${total.files} test files${failedFiles.length > 0 ? `; failed: ${failedFiles.join(' ')}` : ''}\n` +
+    `tests: ${total.passed} passed, ${total.failed} failed, ${total.skipped} skipped`,
 );
 if (total.files === 0) console.log('no test files');
 if (failedFiles.length > 0 || total.files === 0) process.exitCode = 1;

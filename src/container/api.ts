@@ -1,6 +1,7 @@
 /** What others may ask of containers, in the newest API's terms. */
 import type { RunConfig } from '../image/types.ts';
 import type { ExecId } from '../lib/ids.ts';
+import type { LogQuery } from '../log/types.ts';
 import type { HostConfig } from './types.ts';
 
 /** The body of `POST /containers/create`, as sent: any key may be absent. */
@@ -17,17 +18,8 @@ export interface ListQuery {
   readonly filters: ReadonlyMap<string, readonly string[]>;
 }
 
-export interface LogsQuery {
-  readonly stdout: boolean;
-  readonly stderr: boolean;
-  readonly since?: bigint | undefined;
-  readonly until?: bigint | undefined;
-  readonly timestamps: boolean;
-  readonly tail?: number | undefined;
-  readonly follow: boolean;
-  /** False: raw bytes, both streams merged, terminal or not. */
-  readonly framed: boolean;
-}
+/** As the log part reads it; whether there is a terminal is known from the container. `framed` false: raw bytes, both streams merged. */
+export type LogsQuery = Omit<LogQuery, 'tty'>;
 
 export interface AttachQuery {
   readonly stdin: boolean;
