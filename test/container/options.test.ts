@@ -330,6 +330,28 @@ describe('HostConfig: network', () => {
     for (const key of ['80/tcp', '443/tcp']) assert.match(published[key][0].HostPort, /^\d+$/);
     for (const id of [Id, taken.Id, all.Id]) await engine.call('DELETE', `/containers/${id}?force=1`);
   });
+  // What passes through such ports is tested with the networks, where both ends speak UDP: busybox does not.
+  test('UDP ports and ranges, chosen by the user and by the engine', async () => {
+    const bindings = { '7001/udp': [{ HostPort: '7001' }], '7002/udp': [{ HostPort: '7100-7110' }], '7003/udp': [{}] };
+    const { Id } = await create({ Cmd: ['sleep', '100'], HostConfig: { PortBindings: bindings } });
+    await engine.call('POST', `/containers/${Id}/start`);
+    const { Ports } = (await engine.call('GET', `/containers/${Id}/json`)).NetworkSettings;
+    assert.equal(Ports['7001/udp'][0].HostPort, '7001');
+    const ranged = Number(Ports['7002/udp'][0].HostPort);
+    assert.ok(ranged >= 7100 && ranged <= 7110, String(ranged));
+    assert.match(Ports['7003/udp'][0].HostPort, /^\d+$/);
+    // The same number is free for TCP, and taken for UDP.
+    for (const [protocol, status] of [
+      ['tcp', 204],
+      ['udp', 500],
+    ] as const) {
+      const other = { PortBindings: { [`7001/${protocol}`]: [{ HostPort: '7001' }] } };
+      const second = await create({ Cmd: ['sleep', '100'], HostConfig: other });
+      assert.equal((await engine.api('POST', `/containers/${second.Id}/start`)).status, status, protocol);
+      await engine.call('DELETE', `/containers/${second.Id}?force=1`);
+    }
+    await engine.call('DELETE', `/containers/${Id}?force=1`);
+  });
 });
 
 describe('HostConfig: life', () => {
