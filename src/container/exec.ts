@@ -3,7 +3,6 @@
  * none of those before it. At most `execsMax` are kept; ended ones are dropped after five minutes, ones never started when room is
  * needed.
  */
-import type { NewEvent } from '../event/types.ts';
 import { conflict, internal, invalid, messageOf, notFound, unavailable } from '../lib/errors.ts';
 import { type ContainerId, type ExecId, newId } from '../lib/ids.ts';
 import { frame } from '../lib/stdcopy.ts';
@@ -237,7 +236,7 @@ export class Execs {
 
   #exit(record: ContainerRecord, instance: Instance, code: number): void {
     this.#ended(instance, code);
-    this.#publish(containerEvent(record, 'exec_die', { execID: instance.id, exitCode: String(code) }));
+    this.#set.announce(containerEvent(record, 'exec_die', { execID: instance.id, exitCode: String(code) }));
   }
 
   #ended(instance: Instance, code: number): void {
@@ -248,14 +247,7 @@ export class Execs {
   /** `exec_create: program arguments`; without arguments dockerd's text ends in a blank, and clients compare it. */
   #announce(record: ContainerRecord, action: string, { id, cmd }: Instance): void {
     const [program = '', ...args] = cmd;
-    this.#publish(containerEvent(record, `${action}: ${program} ${args.join(' ')}`, { execID: id }));
-  }
-
-  /** Events of instances that live in memory promise nothing that could be lost: no answer waits for the disk. */
-  #publish(event: NewEvent): void {
-    this.#set.parts.store.commit([], [event]).catch((error: unknown) => {
-      this.#set.parts.log.error({ error }, `an event could not be kept: ${event.action}`);
-    });
+    this.#set.announce(containerEvent(record, `${action}: ${program} ${args.join(' ')}`, { execID: id }));
   }
 }
 

@@ -6,7 +6,7 @@ import { parseTime } from '../lib/time.ts';
 import type { Json, ListQuery } from './api.ts';
 import type { ContainerSet } from './set.ts';
 import type { ContainerRecord } from './types.ts';
-import { integerFilter, type Sizes, statusWord, summary } from './view.ts';
+import { type Sizes, statusWord, summary } from './view.ts';
 
 type Test = (record: ContainerRecord) => boolean;
 
@@ -122,6 +122,12 @@ const filterTests: Readonly<Record<string, (values: readonly string[], set: Cont
   'is-task': (values) => () => values.some((value) => value === 'false' || value === '0'),
   isolation: () => () => true,
 };
+
+/** Numbers in filters, such as `exited=1`. */
+function integerFilter(name: string, value: string): number {
+  if (!/^-?\d+$/.test(value)) throw invalid(`Invalid filter '${name}=${value}'`);
+  return Number(value);
+}
 
 function relative(
   values: readonly string[],

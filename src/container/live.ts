@@ -24,10 +24,6 @@ export class StdinHub {
     this.#ready.resolve();
   }
 
-  get connected(): boolean {
-    return this.#pipe !== null;
-  }
-
   /** The run is over (or never began): writers get through and what they bring is dropped. */
   disconnect(): void {
     const pipe = this.#pipe;

@@ -128,6 +128,13 @@ export class ContainerSet {
     return record;
   }
 
+  /** Publishes an event of what lives in memory only (a stream, an exec): it promises nothing that could be lost, so no answer waits for the disk. */
+  announce(event: NewEvent): void {
+    this.parts.store.commit([], [event]).catch((error: unknown) => {
+      this.parts.log.error({ error }, `an event could not be kept: ${event.action}`);
+    });
+  }
+
   /** Forgets what memory holds of a container that has been removed. */
   forget(record: ContainerRecord): void {
     const live = this.#live.get(record.id);

@@ -5,6 +5,7 @@ import { promisify } from 'node:util';
 import { conflict, internal, invalid, messageOf } from '../lib/errors.ts';
 import { nowNano, rfc3339Nano } from '../lib/time.ts';
 import { isErrno } from '../platform/libc.ts';
+import { noBlkio } from '../runtime/cgroup.ts';
 import type { CgroupStats } from '../runtime/types.ts';
 import type { Json } from './api.ts';
 import { isRunning } from './life.ts';
@@ -93,17 +94,6 @@ function networkCounters(set: ContainerSet, { sandbox }: ContainerRecord): Json 
     throw error;
   }
 }
-
-const noBlkio = {
-  io_service_bytes_recursive: null,
-  io_serviced_recursive: null,
-  io_queue_recursive: null,
-  io_service_time_recursive: null,
-  io_wait_time_recursive: null,
-  io_merged_recursive: null,
-  io_time_recursive: null,
-  sectors_recursive: null,
-};
 
 /** The host's `ps` with the arguments given, and of its rows those of the container's processes. */
 export async function containerTop(

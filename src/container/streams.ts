@@ -57,14 +57,13 @@ export async function attach(
   if (wantsOutput && query.logs) source = log.read(asked, ended, over);
   else if (wantsOutput && query.stream) source = log.readFrom(await log.position(), asked, ended, over);
   else source = silence(query.stream ? ended : null, over);
-  // The stream is there before the journal tells of it: nothing is lost if it never does.
-  void set.parts.store.commit([], [containerEvent(record, 'attach')]).catch(() => undefined);
+  set.announce(containerEvent(record, 'attach'));
   live.attached++;
 
   const takesInput = query.stdin && query.stream && record.config.OpenStdin;
   const detach = () => {
     gone.abort();
-    void set.parts.store.commit([], [containerEvent(record, 'detach')]).catch(() => undefined);
+    set.announce(containerEvent(record, 'detach'));
   };
   return {
     tty,

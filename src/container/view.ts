@@ -1,5 +1,4 @@
 /** Records as clients see them: rows of the list and the inspect document, in the newest API's terms. */
-import { invalid } from '../lib/errors.ts';
 import type { PublishedPort } from '../network/types.ts';
 import type { Json } from './api.ts';
 import { humanDuration } from './duration.ts';
@@ -218,10 +217,4 @@ export function inspection(record: ContainerRecord, extras: InspectExtras): Json
       Networks: networksJson(record),
     },
   };
-}
-
-/** Numbers in filters, such as `exited=1`. */
-export function integerFilter(name: string, value: string): number {
-  if (!/^-?\d+$/.test(value)) throw invalid(`Invalid filter '${name}=${value}'`);
-  return Number(value);
 }

@@ -15,6 +15,7 @@ import { createdSeconds, imagesToPrune, type ListView, listImages } from './list
 import { whileReading } from './progress-stream.ts';
 import { ImageRecords } from './records.ts';
 import {
+  type DigestReference,
   familiarName,
   familiarReference,
   parseNameAndTag,
@@ -288,7 +289,7 @@ export class ImageStore implements Images, ImageSink {
     });
   }
 
-  addDigestReference(reference: Reference & { readonly digest: Digest }, id: ImageId): Promise<void> {
+  addDigestReference(reference: DigestReference, id: ImageId): Promise<void> {
     return this.setReference(reference, id);
   }
 

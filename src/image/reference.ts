@@ -14,8 +14,6 @@ export interface Reference {
   readonly digest?: Digest | undefined;
 }
 
-/** A reference with a tag and no digest: what a name in the local store is. */
-export type TaggedReference = Reference & { readonly tag: string };
 /** A reference with a digest: `repo@sha256:…`. */
 export type DigestReference = Reference & { readonly digest: Digest };
 

@@ -5,7 +5,7 @@
 
 import type { LayerStore } from '../layer/types.ts';
 import type { DiffId, Digest, ImageId } from '../lib/ids.ts';
-import type { Reference } from './reference.ts';
+import type { DigestReference, Reference } from './reference.ts';
 import type { Credentials, Image, Progress } from './types.ts';
 
 /** A compressed layer as some registry holds it: lets a push mount or skip it, and a pull recognise a layer before fetching. */
@@ -47,7 +47,7 @@ export interface ImageSink {
   /** Points one more name (tag) at an image, durably, without an event. */
   setReference(reference: Reference, id: ImageId): Promise<void>;
   /** Records that a registry knows the image by `repository@digest` (after a push). */
-  addDigestReference(reference: Reference & { readonly digest: Digest }, id: ImageId): Promise<void>;
+  addDigestReference(reference: DigestReference, id: ImageId): Promise<void>;
   /** Publishes an event of an image (`push`); `name` is the familiar name. */
   announce(action: string, id: ImageId, name: string): Promise<void>;
 

@@ -5,7 +5,7 @@
  * swept at start. Untar, diff and hashing run in worker threads, path by path through `openat2(RESOLVE_IN_ROOT)`.
  */
 import type { Readable } from 'node:stream';
-import type { ChainId, DiffId, Digest } from '../lib/ids.ts';
+import type { ChainId, DiffId } from '../lib/ids.ts';
 
 export interface Layer {
   readonly chainId: ChainId;
@@ -69,11 +69,4 @@ export interface ArchiveLayers extends LayerStore {
   tarSize(chainId: ChainId): number;
   /** Unpacks an archive as it is (no whiteouts, no record) into an existing directory. Throws as `apply` does. */
   unpackInto(dir: string, source: ApplySource): Promise<void>;
-}
-
-/** A blob whose content is on disk and verified. */
-export interface Blob {
-  readonly digest: Digest;
-  readonly size: number;
-  readonly path: string;
 }

@@ -3,6 +3,7 @@
  * of records and can be rebuilt from them at any time.
  */
 import type { ContainerId, NetworkId } from '../lib/ids.ts';
+import type { LinkCounters } from '../platform/netlink.ts';
 
 /** `HostPort` may be empty (any free port) or a range `8000-8010`. */
 export interface PortBinding {
@@ -108,13 +109,4 @@ export interface Networks {
   close(): Promise<void>;
 }
 
-export interface InterfaceCounters {
-  readonly rx_bytes: number;
-  readonly rx_packets: number;
-  readonly rx_errors: number;
-  readonly rx_dropped: number;
-  readonly tx_bytes: number;
-  readonly tx_packets: number;
-  readonly tx_errors: number;
-  readonly tx_dropped: number;
-}
+export type InterfaceCounters = LinkCounters;

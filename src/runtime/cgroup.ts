@@ -388,6 +388,18 @@ function parseBlkio(text: string): readonly BlkioRow[] {
   return rows;
 }
 
+/** Block I/O counters where nothing can be read. */
+export const noBlkio = {
+  io_service_bytes_recursive: null,
+  io_serviced_recursive: null,
+  io_queue_recursive: null,
+  io_service_time_recursive: null,
+  io_wait_time_recursive: null,
+  io_merged_recursive: null,
+  io_time_recursive: null,
+  sectors_recursive: null,
+};
+
 /** Readings of a v2 group's directory. */
 export async function statsV2(directory: string): Promise<CgroupStats> {
   const read = (name: string): Promise<string> => readOr(`${directory}/${name}`);
@@ -403,16 +415,7 @@ export async function statsV2(directory: string): Promise<CgroupStats> {
   const cpu = pairs(cpuStat);
   return {
     pids_stats: pidsStats(current, max),
-    blkio_stats: {
-      io_service_bytes_recursive: parseIoV2(io),
-      io_serviced_recursive: null,
-      io_queue_recursive: null,
-      io_service_time_recursive: null,
-      io_wait_time_recursive: null,
-      io_merged_recursive: null,
-      io_time_recursive: null,
-      sectors_recursive: null,
-    },
+    blkio_stats: { ...noBlkio, io_service_bytes_recursive: parseIoV2(io) },
     cpu: {
       cpu_usage: {
         total_usage: (cpu.usage_usec ?? 0) * 1000,

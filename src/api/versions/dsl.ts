@@ -134,9 +134,6 @@ export const under =
     return isObject(inner) ? { ...value, [key]: step(inner) } : value;
   };
 
-export const omit = (value: Json, ...keys: readonly string[]): Json =>
-  Object.fromEntries(Object.entries(value).filter(([key]) => !keys.includes(key)));
-
 /** A step on a JSON body. */
 export const inBody =
   (step: (body: Json) => Json) =>
