@@ -79,16 +79,19 @@ export async function createDaemon(initial: Config, log: Log): Promise<Daemon> {
     volumes,
     log,
     dir: path.join(dataRoot, 'container'),
-    defaults: () => ({
-      logDriver: config.logDriver,
-      logOpts: config.logOpts,
-      runtime: runtime.describe().name,
-      runtimes: Object.keys(runtime.describe().available),
-      dns: config.dns,
-      dnsOptions: config.dnsOptions,
-      dnsSearch: config.dnsSearch,
-      ulimits: config.defaultUlimits,
-    }),
+    defaults: () => {
+      const { name, available } = runtime.describe();
+      return {
+        logDriver: config.logDriver,
+        logOpts: config.logOpts,
+        runtime: name,
+        runtimes: Object.keys(available),
+        dns: config.dns,
+        dnsOptions: config.dnsOptions,
+        dnsSearch: config.dnsSearch,
+        ulimits: config.defaultUlimits,
+      };
+    },
   });
   const system = createSystem({
     config: () => config,
