@@ -4,12 +4,15 @@ import { conflict, EngineError, internal, invalid, notFound } from '../lib/error
 import type { ImageId } from '../lib/ids.ts';
 import type { Containers, CreateBody, ListQuery } from './api.ts';
 import { createContainer } from './create.ts';
+import { Endings } from './endings.ts';
 import { type ExecStart, Execs } from './exec.ts';
-import { isRunning, Life } from './life.ts';
+import { Life } from './life.ts';
 import { listContainers, prunable, sizesOf } from './list.ts';
 import { endUnless } from './live.ts';
 import { checkName } from './names.ts';
 import { reconcile } from './reconcile.ts';
+import { Restarts } from './restarts.ts';
+import { isRunning } from './running.ts';
 import { type ContainerParts, ContainerSet, containerEvent } from './set.ts';
 import { containerStats, containerTop } from './stats.ts';
 import { attach, readLogs } from './streams.ts';
@@ -26,7 +29,9 @@ export interface ContainerService extends Containers {
 
 export function createContainers(parts: ContainerParts): ContainerService {
   const set = new ContainerSet(parts);
-  const life = new Life(set);
+  const restarts = new Restarts(set);
+  const endings = new Endings(set, restarts);
+  const life = new Life(set, restarts, endings);
   const execs = new Execs(set);
   /** Commands wait until records and kernel agree. */
   const once = async <T>(work: () => Promise<T>): Promise<T> => {
@@ -34,7 +39,7 @@ export function createContainers(parts: ContainerParts): ContainerService {
     return work();
   };
   return {
-    reconcile: () => reconcile(set, life),
+    reconcile: () => reconcile(set, { life, restarts, endings }),
     giveUp: (reason) => set.giveUp(reason),
     create: (name: string, body: CreateBody) => once(() => createContainer(set, name, body)),
     start: (ref) => once(() => life.start(ref)),

@@ -9,7 +9,8 @@ import { frame } from '../lib/stdcopy.ts';
 import type { ExecProcess, OutputChunk } from '../runtime/types.ts';
 import type { Attachment, ExecBody, Json } from './api.ts';
 import { DetachScanner, parseDetachKeys } from './detach.ts';
-import { isRunning, sizePatienceMs } from './life.ts';
+import { sizePatienceMs } from './launch.ts';
+import { isRunning } from './running.ts';
 import { type ContainerSet, containerEvent } from './set.ts';
 import type { ContainerRecord } from './types.ts';
 

@@ -2,6 +2,7 @@
 import fs from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
+import type { NewEvent } from '../event/types.ts';
 import type { RunConfig } from '../image/types.ts';
 import { hostnameFile, hostsFile, readHostResolvConf, resolvConf, resolvConfOfHostNetwork } from '../network/files.ts';
 import type { PortOptions } from '../network/ports.ts';
@@ -70,4 +71,29 @@ export async function writeNetworkFiles(
     fs.writeFile(paths.hostnameFile, hostnameFile(config.Domainname ? `${hostname}.${config.Domainname}` : hostname)),
   ]);
   return { ...paths, hostname };
+}
+
+export function joinedEndpoints(record: ContainerRecord, sandbox: Sandbox | null): ContainerRecord['endpoints'] {
+  return Object.fromEntries(
+    Object.entries(record.endpoints).map(([name, endpoint]) => [
+      name,
+      { ...endpoint, joined: sandbox?.joined ?? null },
+    ]),
+  );
+}
+
+/** Events of the networks that a run joined or left. */
+export function networkEvents(record: ContainerRecord, action: 'connect' | 'disconnect'): readonly NewEvent[] {
+  return Object.values(record.endpoints)
+    .filter((endpoint) => endpoint.joined !== null)
+    .map((endpoint) => ({
+      type: 'network' as const,
+      action,
+      id: endpoint.joined?.networkId ?? '',
+      attributes: {
+        container: record.id,
+        name: endpoint.networkName,
+        type: endpoint.networkName === 'bridge' ? 'bridge' : 'null',
+      },
+    }));
 }

@@ -5,8 +5,12 @@
 import fs from 'node:fs/promises';
 import path from 'node:path';
 import type { ContainerId } from '../lib/ids.ts';
-import { isRunning, type Life } from './life.ts';
+import type { Endings } from './endings.ts';
+import type { Life } from './life.ts';
+import { removeEnded } from './removal.ts';
 import { restartsWithDaemon } from './restart.ts';
+import type { Restarts } from './restarts.ts';
+import { isRunning } from './running.ts';
 import type { ContainerSet } from './set.ts';
 import type { ContainerRecord } from './types.ts';
 
@@ -17,7 +21,13 @@ const watchMs = 10_000;
 /** Exit code of a run whose own code nobody knows. */
 const unknownExitCode = 255;
 
-export async function reconcile(set: ContainerSet, life: Life): Promise<void> {
+export interface Living {
+  readonly life: Life;
+  readonly restarts: Restarts;
+  readonly endings: Endings;
+}
+
+export async function reconcile(set: ContainerSet, { life, restarts, endings }: Living): Promise<void> {
   const { runtime, networks, layers, log } = set.parts;
   const alive: ContainerRecord[] = [];
   const lost: ContainerRecord[] = [];
@@ -46,24 +56,25 @@ export async function reconcile(set: ContainerSet, life: Life): Promise<void> {
   );
   await Promise.all(
     lost.map(async (record) => {
-      await life.settleLost(record, await awaitExit(set, record)).catch((error: unknown) => {
+      await awaitExit(set, record);
+      await endings.settleGone(record.id, unknownExitCode).catch((error: unknown) => {
         log.error({ container: record.id, error }, 'a container that ended could not be settled');
       });
     }),
   );
   await sweep(set, new Set(alive.map((r) => r.id)));
-  await Promise.all(resting.filter(shouldHaveGone).map((record) => life.removeEnded(record.id)));
-  runtime.onExit((notice) => void life.exited(notice));
+  await Promise.all(resting.filter(shouldHaveGone).map((record) => removeEnded(set, record.id)));
+  runtime.onExit((notice) => void endings.exited(notice));
   set.becomeReady();
-  for (const record of resting) restartWithDaemon(life, record);
-  watchForLost(set, life);
+  for (const record of resting) restartWithDaemon(restarts, record);
+  watchForLost(set, endings);
 }
 
 /** A crash came between the end of a container with AutoRemove and its removal. */
 const shouldHaveGone = ({ state, hostConfig }: ContainerRecord) => state.is === 'exited' && hostConfig.AutoRemove;
 
 /** Settles containers that are found without their process, and without word of it, twice in a row. */
-function watchForLost(set: ContainerSet, life: Life): void {
+function watchForLost(set: ContainerSet, endings: Endings): void {
   const { runtime, log } = set.parts;
   let missed = new Set<string>();
   setInterval(() => {
@@ -73,7 +84,7 @@ function watchForLost(set: ContainerSet, life: Life): void {
       const run = `${record.id} ${record.state.startedAt}`;
       if (!missed.has(run)) missing.add(run);
       else
-        life.settleIfLost(record.id, unknownExitCode).catch((error: unknown) => {
+        endings.settleIfLost(record.id, unknownExitCode).catch((error: unknown) => {
           log.error({ container: record.id, error }, 'a lost container could not be settled');
         });
     }
@@ -81,12 +92,12 @@ function watchForLost(set: ContainerSet, life: Life): void {
   }, watchMs).unref();
 }
 
-async function awaitExit(set: ContainerSet, record: ContainerRecord) {
+/** Resolves when the monitor has left the exit code, or will not any more. */
+async function awaitExit(set: ContainerSet, record: ContainerRecord): Promise<void> {
   for (const until = Date.now() + exitFilePatienceMs; ; ) {
-    const notice = set.parts.runtime.readExit(record.id);
-    if (notice !== null || Date.now() > until) return notice;
+    if (set.parts.runtime.readExit(record.id) !== null || Date.now() > until) return;
     const monitor = record.state.is === 'running' ? record.state.monitorPid : 0;
-    if (!(await exists(`/proc/${monitor}`))) return set.parts.runtime.readExit(record.id);
+    if (!(await exists(`/proc/${monitor}`))) return;
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
 }
@@ -97,10 +108,10 @@ const exists = (file: string) =>
     () => false,
   );
 
-function restartWithDaemon(life: Life, record: ContainerRecord): void {
-  if (record.state.is === 'restarting') life.resumeRestart(record);
+function restartWithDaemon(restarts: Restarts, record: ContainerRecord): void {
+  if (record.state.is === 'restarting') restarts.resume(record);
   else if (restartsWithDaemon(record.hostConfig.RestartPolicy, record.state.is === 'exited', record.stoppedByUser)) {
-    life.startAgain(record.id, 'daemon').catch(() => undefined); // it has logged why
+    restarts.startAgain(record.id, 'daemon').catch(() => undefined); // it has logged why
   }
 }
 

@@ -2,6 +2,9 @@
 import os from 'node:os';
 import { invalid } from '../lib/errors.ts';
 
+export const SIGKILL = 9;
+export const SIGTERM = 15;
+
 const realtimeMin = 34;
 const realtimeMax = 64;
 

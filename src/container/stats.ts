@@ -8,7 +8,7 @@ import { isErrno } from '../platform/libc.ts';
 import { noBlkio } from '../runtime/cgroup.ts';
 import type { CgroupStats } from '../runtime/types.ts';
 import type { Json } from './api.ts';
-import { isRunning } from './life.ts';
+import { isRunning } from './running.ts';
 import { type ContainerSet, containerEvent } from './set.ts';
 import type { ContainerRecord } from './types.ts';
 import { never } from './view.ts';

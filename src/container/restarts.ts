@@ -1,0 +1,73 @@
+/** Restarts that nobody asked for: what the restart policy decided (restart.ts), scheduled and carried out. */
+import type { ContainerId } from '../lib/ids.ts';
+import { launch } from './launch.ts';
+import { restartDelayMsMax } from './restart.ts';
+import { endingOf, isRunning } from './running.ts';
+import { type ContainerSet, containerEvent } from './set.ts';
+import type { ContainerRecord, Ending } from './types.ts';
+
+/** How often, and how many times, a container looks whether the one whose network it shares has been restarted. */
+const networkOwnerPollMs = 250;
+const networkOwnerAttempts = 40;
+
+export class Restarts {
+  readonly #set: ContainerSet;
+
+  constructor(set: ContainerSet) {
+    this.#set = set;
+  }
+
+  /** Starts a container because its restart policy says so: after an exit, or with the daemon (which does not count). */
+  async startAgain(id: ContainerId, cause: 'exit' | 'daemon', attempt = 0): Promise<void> {
+    await this.#set.inLane(id, async () => {
+      const record = this.#set.records.get(id);
+      if (record === undefined || isRunning(record) || this.#set.live(id).removing) return;
+      if (cause === 'exit' && record.state.is !== 'restarting') return;
+      if (attempt < networkOwnerAttempts && this.#networkOwnerComes(record)) {
+        this.schedule(id, networkOwnerPollMs, cause, attempt + 1);
+        return;
+      }
+      const restartCount = record.restartCount + (cause === 'exit' ? 1 : 0);
+      await launch(this.#set, { ...record, restartCount }).catch((error: unknown) => {
+        this.#set.parts.log.warn({ container: id, error }, 'a restart failed');
+      });
+      // Not even the failure could be recorded: what the record says goes on.
+      const now = this.#set.records.get(id);
+      if (now?.state.is === 'restarting') this.schedule(id, restartDelayMsMax);
+    });
+  }
+
+  /** After a reboot a container and the one whose network it shares are started at once: the first waits for the second. */
+  #networkOwnerComes({ hostConfig: { NetworkMode: mode } }: ContainerRecord): boolean {
+    if (!mode.startsWith('container:')) return false;
+    const owner = this.#set.index.find(mode.slice('container:'.length));
+    if (owner === undefined || isRunning(owner) || owner.stoppedByUser) return false;
+    return owner.hostConfig.RestartPolicy.Name !== 'no';
+  }
+
+  /** Schedules what the record says is waiting for its delay. */
+  resume(record: ContainerRecord): void {
+    if (record.state.is === 'restarting')
+      // The clock may have been set back since.
+      this.schedule(record.id, Math.min(Math.max(0, record.state.nextAttemptAt - Date.now()), restartDelayMsMax));
+  }
+
+  schedule(id: ContainerId, delayMs: number, cause: 'exit' | 'daemon' = 'exit', attempt = 0): void {
+    const live = this.#set.live(id);
+    live.cancelRestart();
+    live.restartTimer = setTimeout(() => {
+      live.restartTimer = null;
+      void this.startAgain(id, cause, attempt).catch((error: unknown) => {
+        this.#set.parts.log.error({ container: id, error }, 'a restart could not be tried');
+      });
+    }, delayMs);
+  }
+
+  /** A container waiting for its restart becomes an exited one. In the lane. */
+  async cancel(record: ContainerRecord, ending: Ending): Promise<void> {
+    await this.#set.commit({ ...record, stoppedByUser: true, state: { ...endingOf(ending), is: 'exited' } }, [
+      containerEvent(record, 'stop'),
+    ]);
+    this.#set.live(record.id).cancelRestart();
+  }
+}
