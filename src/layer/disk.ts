@@ -4,8 +4,9 @@
  *   <cacheId>/diff          a layer's tree, in overlay's own form (whiteouts are 0/0 devices)
  *   <cacheId>/recipe        how to make its tar again (`recipe.ts`)
  *   <cacheId>/replaced/     files its tar held twice: the earlier ones; seldom there
+ *   <cacheId>/underlay/     what lies between it and a container (`underlay.ts`), once there has been one
  *   l/<link>                short names of the trees, for mounting many layers
- *   empty/                  what lies below a container without layers
+ *   underlay/               the same for a container without layers
  *   writable/<container>/   diff, work, merged, and `parent`, a link whose text is the cacheId of the top layer
  *   tmp-…, writable/tmp-…   being made; swept at start
  *   trash/                  being deleted; swept at start
@@ -18,7 +19,6 @@ import { layerFiles } from './recipe.ts';
 export interface Disk {
   readonly root: string;
   readonly links: string;
-  readonly empty: string;
   readonly writable: string;
   readonly trash: string;
 }
@@ -41,17 +41,20 @@ export function prepareDisk(root: string): Disk {
   const disk = {
     root,
     links: below('l'),
-    empty: below('empty'),
     writable: below('writable'),
     trash: below('trash'),
   };
-  for (const folder of [root, disk.links, disk.empty, disk.writable, disk.trash]) {
+  for (const folder of [root, disk.links, disk.writable, disk.trash]) {
     fs.mkdirSync(folder, { recursive: true, mode: 0o711 });
   }
   return disk;
 }
 
 export const treeOf = (disk: Disk, cacheId: string): string => path.join(disk.root, cacheId, layerFiles.tree);
+
+/** Path below the root of what lies between a layer and a container; without a layer, that of containers on none. */
+export const underlayOf = (cacheId: string | undefined): string =>
+  cacheId === undefined ? 'underlay' : path.join(cacheId, 'underlay');
 
 /** The target of a short name, relative to its folder, so that the data root can be moved. */
 export const linkTarget = (cacheId: string): string => `../${cacheId}/${layerFiles.tree}`;

@@ -24,11 +24,13 @@ export class OverlayMounter {
     this.#root = open(disk.root);
   }
 
-  /** `links` are the short names of the layers, topmost first. */
-  mount(containerId: string, links: readonly string[], target: string): void {
+  /** `underlay` is a path below the root; `links` are the short names of the layers, topmost first. */
+  mount(containerId: string, underlay: string, links: readonly string[], target: string): void {
     const own = `/proc/self/fd/${this.#writable}/${containerId}`;
-    const lower = links.map((link) => `/proc/self/fd/${this.#links}/${link}`);
-    if (lower.length === 0) lower.push(`/proc/self/fd/${this.#root}/empty`);
+    const lower = [
+      `/proc/self/fd/${this.#root}/${underlay}`,
+      ...links.map((link) => `/proc/self/fd/${this.#links}/${link}`),
+    ];
     // Without these a rename of a directory, or a change of mode, would leave marks that a layer tar cannot express.
     const options = `lowerdir=${lower.join(':')},upperdir=${own}/diff,workdir=${own}/work,index=off,redirect_dir=off,metacopy=off`;
     if (options.length > optionsMax) throw internal(`max depth exceeded: ${links.length} layers do not fit one mount`);

@@ -20,12 +20,14 @@ import {
   syncDirectory,
   temporaryPrefix,
   treeOf,
+  underlayOf,
   writablePaths,
 } from './disk.ts';
 import { openInput } from './input.ts';
 import { depthMax, OverlayMounter } from './overlay.ts';
 import { WorkerPool } from './pool.ts';
 import type { ApplySource, ArchiveLayers, Layer } from './types.ts';
+import { fillUnderlay, underlayDirectories } from './underlay.ts';
 import type { Unpacked } from './unpack.ts';
 
 /** Unpacking is bound by processor and disk: more threads only take turns. */
@@ -90,6 +92,8 @@ export class OverlayLayers implements ArchiveLayers {
   readonly #making = new Set<string>();
   /** Writable trees and what they stand on. */
   readonly #writables = new Map<string, ChainId | null>();
+  /** Trees of `underlay.ts` that are there or being made, by their path. */
+  readonly #underlays = new Map<string, Promise<void>>();
   #trash: string[] = [];
   #lastLink = 0;
   #deleting: Promise<void> = Promise.resolve();
@@ -193,6 +197,7 @@ export class OverlayLayers implements ArchiveLayers {
       this.#missing.delete(chainId);
     }
     await fs.promises.rm(path.join(this.#disk.links, record.link), { force: true });
+    this.#underlays.delete(underlayOf(record.cacheId));
     await this.#discard(path.join(this.#disk.root, record.cacheId));
     return record.size;
   }
@@ -236,6 +241,7 @@ export class OverlayLayers implements ArchiveLayers {
       await fs.promises.rm(temporary, { recursive: true, force: true });
       await fs.promises.mkdir(temporary, { mode: 0o710 });
       await Promise.all([
+        this.#underlay(parent),
         ...['diff', 'work', 'merged'].map((name) => makeDirectory(path.join(temporary, name))),
         fs.promises.symlink(top?.cacheId ?? noParent, path.join(temporary, 'parent')),
       ]);
@@ -250,8 +256,10 @@ export class OverlayLayers implements ArchiveLayers {
     const parent = this.#parentOf(containerId);
     const { merged } = writablePaths(this.#disk, containerId);
     if (!isMounted(merged)) {
+      const underlay = await this.#underlay(parent);
       const links = parent === null ? [] : this.#stack(parent).map((record) => record.link);
-      this.#mounter.mount(containerId, links, merged);
+      // Somebody else may have mounted it while the underlay was being made.
+      if (!isMounted(merged)) this.#mounter.mount(containerId, underlay, links, merged);
     }
     return merged;
   }
@@ -275,8 +283,9 @@ export class OverlayLayers implements ArchiveLayers {
   describeWritable(containerId: string): Readonly<Record<string, string>> {
     const parent = this.#writables.get(containerId) ?? null;
     const { upper, work, merged } = writablePaths(this.#disk, containerId);
-    const lower =
-      parent === null ? [this.#disk.empty] : this.#stack(parent).map((layer) => treeOf(this.#disk, layer.cacheId));
+    const stack = parent === null ? [] : this.#stack(parent);
+    const underlay = path.join(this.#disk.root, underlayOf(stack[0]?.cacheId));
+    const lower = [underlay, ...stack.map((layer) => treeOf(this.#disk, layer.cacheId))];
     return { LowerDir: lower.join(':'), MergedDir: merged, UpperDir: upper, WorkDir: work };
   }
 
@@ -344,6 +353,42 @@ export class OverlayLayers implements ArchiveLayers {
     for (const parent of this.#writables.values()) if (parent === chainId) return true;
     for (const record of this.#records.values()) if (record.parent === chainId) return true;
     return false;
+  }
+
+  /** Makes the underlay of containers on `parent` unless it is there; answers its path below the root. */
+  async #underlay(parent: ChainId | null): Promise<string> {
+    const stack = parent === null ? [] : this.#stack(parent);
+    const name = underlayOf(stack[0]?.cacheId);
+    let made = this.#underlays.get(name);
+    if (made === undefined) {
+      made = this.#makeUnderlay(
+        name,
+        stack.map((layer) => treeOf(this.#disk, layer.cacheId)),
+      );
+      this.#underlays.set(name, made);
+      made.catch(() => this.#underlays.delete(name));
+    }
+    await made;
+    return name;
+  }
+
+  async #makeUnderlay(name: string, below: readonly string[]): Promise<void> {
+    const dir = path.join(this.#disk.root, name);
+    if (fs.existsSync(dir)) return;
+    const making = temporaryPrefix + newCacheId();
+    const temporary = path.join(this.#disk.root, making);
+    this.#making.add(making);
+    try {
+      await fs.promises.mkdir(temporary);
+      await fillUnderlay(temporary);
+      await this.#pool.run('inherit', { tree: temporary, below, paths: underlayDirectories });
+      await fs.promises.rename(temporary, dir);
+    } catch (error) {
+      await this.#discard(temporary);
+      throw error;
+    } finally {
+      this.#making.delete(making);
+    }
   }
 
   /** Until the layer counts, its parent is held: it may not go while something is being put on it. */

@@ -37,7 +37,7 @@ describe('writable trees', () => {
     const root = await b.layers.mountWritable(first);
     assert.equal(await b.layers.mountWritable(first), root, 'mounting twice mounts once');
     assert.equal(mounts().split(root).length, 2);
-    assert.deepEqual(fs.readdirSync(path.join(root, 'etc')), ['two']);
+    assert.deepEqual(fs.readdirSync(path.join(root, 'etc')), ['hostname', 'hosts', 'mtab', 'resolv.conf', 'two']);
     assert.deepEqual(fs.readdirSync(path.join(root, 'old')), ['new']);
     assert.equal(fs.statSync(root).mode & 0o7777, 0o755);
     fs.writeFileSync(path.join(root, 'mine'), '12345');
@@ -64,7 +64,7 @@ describe('writable trees', () => {
     assert.equal(await b.layers.remove(top.chainId), 'new'.length);
     assert.equal(await b.layers.remove(base.chainId), 5);
     await b.layers.settled();
-    assert.deepEqual(fs.readdirSync(path.join(b.dir, 'layer')).sort(), ['empty', 'l', 'trash', 'writable']);
+    assert.deepEqual(fs.readdirSync(path.join(b.dir, 'layer')).sort(), ['l', 'trash', 'writable']);
     for (const folder of ['l', 'trash', 'writable']) {
       assert.deepEqual(fs.readdirSync(path.join(b.dir, 'layer', folder)), []);
     }
@@ -77,9 +77,9 @@ describe('writable trees', () => {
     const id = newId<string>();
     await b.layers.createWritable(id, top);
     const root = await b.layers.mountWritable(id);
-    assert.equal(fs.readdirSync(root).length, 125);
+    assert.equal(fs.readdirSync(root).filter((name) => name.startsWith('file-')).length, 125);
     assert.equal(fs.readFileSync(path.join(root, 'file-0'), 'utf8'), '0');
-    assert.equal(b.layers.describeWritable(id).LowerDir?.split(':').length, 125);
+    assert.equal(b.layers.describeWritable(id).LowerDir?.split(':').length, 126);
     await assert.rejects(put(b, top, { name: 'more' }), { kind: 'invalid', message: /max depth exceeded/ });
   });
 
@@ -87,9 +87,33 @@ describe('writable trees', () => {
     await using b = await bench();
     const id = newId<string>();
     await b.layers.createWritable(id, null);
-    assert.deepEqual(fs.readdirSync(await b.layers.mountWritable(id)), []);
+    assert.deepEqual(fs.readdirSync(await b.layers.mountWritable(id)), ['.dockerenv', 'dev', 'etc', 'proc', 'sys']);
     await assert.rejects(b.layers.createWritable(newId(), sha256('nothing') as ChainId), /does not exist/);
     await assert.rejects(b.layers.mountWritable(newId()), { kind: 'not-found' });
+  });
+
+  test('places the engine mounts over are there in every container, and are no change of it', async () => {
+    await using b = await bench();
+    const base = await put(
+      b,
+      null,
+      { name: 'etc/', type: 'directory', mode: 0o700, uid: 7, gid: 8 },
+      { name: 'etc/resolv.conf', type: 'symlink', linkName: '../run/resolv.conf' },
+      { name: 'etc/mine', content: 'mine' },
+    );
+    const ids = [newId<string>(), newId<string>()];
+    // Two at once, which both need what lies between.
+    await Promise.all(ids.map((id) => b.layers.createWritable(id, base.chainId)));
+    const [root = ''] = await Promise.all(ids.map((id) => b.layers.mountWritable(id)));
+    const { mode, uid, gid } = fs.statSync(path.join(root, 'etc'));
+    assert.deepEqual([mode & 0o7777, uid, gid], [0o700, 7, 8], 'as the image has it');
+    assert.deepEqual(fs.readdirSync(path.join(root, 'etc')), ['hostname', 'hosts', 'mine', 'mtab', 'resolv.conf']);
+    assert.ok(fs.lstatSync(path.join(root, 'etc/resolv.conf')).isFile(), 'a link would lead the mount elsewhere');
+    assert.equal(fs.readlinkSync(path.join(root, 'etc/mtab')), '/proc/mounts');
+    assert.equal(fs.statSync(path.join(root, 'dev/shm')).mode & 0o7777, 0o755);
+    const layer = await b.layers.commit(ids[0] ?? '');
+    assert.equal(layer.size, 0);
+    assert.equal(layer.diffId, sha256(Buffer.alloc(1024)), 'an archive of nothing');
   });
 
   test('a commit holds every change, and looks the same on top of the same layers', async () => {
