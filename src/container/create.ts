@@ -1,14 +1,17 @@
 /** `POST /containers/create`: from a request to a durable record with its writable tree and volumes. */
 import fs from 'node:fs/promises';
+import path from 'node:path';
 import { invalid, notFound, notImplemented } from '../lib/errors.ts';
 import { type ContainerId, newId, shortId } from '../lib/ids.ts';
 import { nowNano, rfc3339Nano } from '../lib/time.ts';
 import { portsToPublish } from '../network/ports.ts';
 import type { Endpoint } from '../network/types.ts';
 import { openInRoot } from '../platform/files.ts';
+import { defaultCgroupParent } from '../runtime/parents.ts';
 import type { Write } from '../store/types.ts';
 import type { CreateBody } from './api.ts';
 import { checkConfig, checkHostConfig, decodeConfig, decodeHostConfig, mergeConfig } from './decode.ts';
+import { checkLimits } from './limits.ts';
 import { type PlannedMount, planMounts } from './mounts.ts';
 import { checkName, inventName } from './names.ts';
 import { portOptions } from './networking.ts';
@@ -29,9 +32,11 @@ export async function createContainer(
   const merged = mergeConfig(own, image.config);
   checkConfig(merged);
   const defaults = parts.defaults();
-  const hostConfig = decodeHostConfig(body.HostConfig ?? {}, defaults);
-  checkHostConfig(hostConfig, defaults);
-  const warnings = checkOptions(merged, hostConfig);
+  const asked = decodeHostConfig(body.HostConfig ?? {}, defaults);
+  checkHostConfig(asked, defaults);
+  const checked = checkLimits(asked, parts.runtime.describe().machine, 'create');
+  const hostConfig = checked.limits;
+  const warnings = [...checkOptions(merged, hostConfig), ...checked.warnings];
   const planned = planMounts(merged, hostConfig);
   const ports = portsToPublish(portOptions(merged, hostConfig));
   const networkMode = networkModeOf(set, hostConfig, merged.NetworkDisabled === true);
@@ -64,7 +69,7 @@ export async function createContainer(
     state: { is: 'created', error: '', exitCode: 0 },
     restartCount: 0,
     stoppedByUser: false,
-    cgroupPath: `/slipway/${id}`,
+    cgroupPath: cgroupPathOf(hostConfig.CgroupParent, id),
     logDriver: hostConfig.LogConfig.Type,
   };
   // Most containers are started as soon as they are created.
@@ -73,6 +78,9 @@ export async function createContainer(
   undo.move();
   return { Id: id, Warnings: warnings };
 }
+
+/** A relative parent counts from the root of each hierarchy, where init is. */
+const cgroupPathOf = (parent: string, id: ContainerId) => path.posix.join('/', parent || defaultCgroupParent, id);
 
 const defaultHostname = (networkMode: string, id: ContainerId) =>
   networkMode === 'host' || networkMode.startsWith('container:') ? '' : shortId(id);

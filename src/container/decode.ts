@@ -15,7 +15,7 @@ export interface HostDefaults {
   readonly runtimes: readonly string[];
 }
 
-const memoryMin = 6 * 1024 * 1024;
+const hostnameBytesMax = 64;
 const shmSizeDefault = 64 * 1024 * 1024;
 
 /** `Config` as given, every key present, not yet merged with the image's. */
@@ -95,6 +95,10 @@ export function checkConfig(config: RunConfig): void {
     throw invalid(`the working directory '${config.WorkingDir}' is invalid, it needs to be an absolute path`);
   }
   if (config.StopSignal) parseSignal(config.StopSignal);
+  // The kernel has room for no more.
+  if (Buffer.byteLength(config.Hostname) > hostnameBytesMax) {
+    throw invalid(`invalid hostname format: ${config.Hostname}: longer than ${hostnameBytesMax} bytes`);
+  }
   for (const variable of config.Env ?? []) {
     if (variable === '' || variable.startsWith('=')) throw invalid(`invalid environment variable: ${variable}`);
     if (variable.includes('\0'))
@@ -168,7 +172,8 @@ export function decodeHostConfig(given: NonNullable<CreateBody['HostConfig']>, d
     DiskQuota: given.DiskQuota ?? 0,
     KernelMemory: given.KernelMemory ?? 0,
     MemoryReservation: given.MemoryReservation ?? 0,
-    MemorySwap: given.MemorySwap ?? 0,
+    // As much swap as memory unless said.
+    MemorySwap: given.MemorySwap || (given.Memory && given.Memory > 0 ? 2 * given.Memory : 0),
     MemorySwappiness: given.MemorySwappiness === -1 ? null : (given.MemorySwappiness ?? null),
     OomKillDisable: given.OomKillDisable ?? false,
     PidsLimit: given.PidsLimit ?? 0,
@@ -192,45 +197,26 @@ function withBothKeys(bindings: NonNullable<HostConfig['PortBindings']>): HostCo
   return Object.fromEntries(Object.entries(bindings).map(([port, list]) => [port, complete(list)]));
 }
 
-/** Checks of `HostConfig` with dockerd's words (20.10 `verifyContainerSettings`, ERRORS.md). */
-export function checkHostConfig(host: HostConfig, defaults: HostDefaults): void {
-  const { RestartPolicy: policy } = host;
+export function checkRestartPolicy(policy: HostConfig['RestartPolicy']): void {
   if (!['no', 'always', 'unless-stopped', 'on-failure'].includes(policy.Name))
     throw invalid(`invalid restart policy '${policy.Name}'`);
   if (policy.Name !== 'on-failure' && policy.MaximumRetryCount !== 0) {
     throw invalid(`maximum retry count cannot be used with restart policy '${policy.Name}'`);
   }
   if (policy.MaximumRetryCount < 0) throw invalid('maximum retry count cannot be negative');
+}
+
+/** Checks of `HostConfig` with dockerd's words (20.10 `verifyContainerSettings`, ERRORS.md); those of limits are in `limits.ts`. */
+export function checkHostConfig(host: HostConfig, defaults: HostDefaults): void {
+  const { RestartPolicy: policy } = host;
+  checkRestartPolicy(policy);
   if (host.AutoRemove && policy.Name !== 'no') throw invalid("can't create 'AutoRemove' container with restart policy");
 
-  if (host.Memory !== 0 && host.Memory < memoryMin) throw invalid('Minimum memory limit allowed is 6MB');
-  if (host.MemorySwap > 0 && host.Memory === 0) {
-    throw invalid('You should always set the Memory limit when using Memoryswap limit, see usage');
-  }
-  if (host.Memory > 0 && host.MemorySwap > 0 && host.MemorySwap < host.Memory) {
-    throw invalid('Minimum memoryswap limit should be larger than memory limit, see usage');
-  }
-  if (host.MemorySwappiness !== null && (host.MemorySwappiness < 0 || host.MemorySwappiness > 100)) {
-    throw invalid(`Invalid value: ${host.MemorySwappiness}, valid memory swappiness range is 0-100`);
-  }
-  if (host.MemoryReservation > 0 && host.MemoryReservation < memoryMin)
-    throw invalid('Minimum memory reservation allowed is 6MB');
-  if (host.Memory > 0 && host.MemoryReservation > host.Memory) {
-    throw invalid('Minimum memory limit can not be less than memory reservation limit, see usage');
-  }
-  if (host.NanoCpus > 0 && (host.CpuPeriod > 0 || host.CpuQuota > 0)) {
-    throw invalid('Conflicting options: Nano CPUs and CPU Period/Quota cannot both be set.');
-  }
-  if (host.NanoCpus < 0) throw invalid('Range of CPUs is from 0.01, as there are only so many CPUs available');
-  if (host.CpuPeriod !== 0 && (host.CpuPeriod < 1000 || host.CpuPeriod > 1_000_000)) {
-    throw invalid('CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)');
-  }
-  if (host.CpuQuota > 0 && host.CpuQuota < 1000) throw invalid('CPU cfs quota can not be less than 1ms (i.e. 1000)');
-  if (host.BlkioWeight !== 0 && (host.BlkioWeight < 10 || host.BlkioWeight > 1000)) {
-    throw invalid('Range of blkio weight is from 10 to 1000');
-  }
   if (host.OomScoreAdj < -1000 || host.OomScoreAdj > 1000) {
     throw invalid(`Invalid value ${host.OomScoreAdj}, range for oom score adj is [-1000, 1000]`);
+  }
+  if (!['', 'default'].includes(host.Isolation.toLowerCase())) {
+    throw invalid(`Invalid isolation: "${host.Isolation}" - linux only supports 'default'`);
   }
   if (host.ShmSize < 0) throw invalid('SHM size can not be less than 0');
   if (

@@ -82,64 +82,8 @@ export const unsupportedOptions: readonly Unsupported[] = [
   ),
   refused('HostConfig.Sysctls', (_, h) => Object.keys(h.Sysctls ?? {}).length > 0, 'sysctls are not supported yet'),
   refused('HostConfig.Init', (_, h) => h.Init === true, 'an init process is not supported yet'),
-  refused(
-    'HostConfig.Isolation',
-    (_, h) => !['', 'default'].includes(h.Isolation),
-    'isolation modes belong to Windows',
-  ),
   refused('HostConfig.Cgroup', (_, h) => h.Cgroup !== '', 'cgroups of other containers cannot be joined'),
-  refused('HostConfig.CgroupParent', (_, h) => h.CgroupParent !== '', 'a cgroup parent cannot be chosen yet'),
-  refused(
-    'HostConfig.Devices',
-    (_, h) => filled(h.Devices),
-    'devices of the host are not supported yet; Privileged is',
-  ),
-  refused('HostConfig.DeviceCgroupRules', (_, h) => filled(h.DeviceCgroupRules), 'device rules are not supported yet'),
   refused('HostConfig.DiskQuota', (_, h) => h.DiskQuota !== 0, 'the storage driver has no quota'),
-  refused(
-    'HostConfig.BlkioWeightDevice',
-    (_, h) => filled(h.BlkioWeightDevice),
-    'block I/O limits by device are not supported yet',
-  ),
-  refused(
-    'HostConfig.BlkioDeviceReadBps',
-    (_, h) => filled(h.BlkioDeviceReadBps),
-    'block I/O limits by device are not supported yet',
-  ),
-  refused(
-    'HostConfig.BlkioDeviceWriteBps',
-    (_, h) => filled(h.BlkioDeviceWriteBps),
-    'block I/O limits by device are not supported yet',
-  ),
-  refused(
-    'HostConfig.BlkioDeviceReadIOps',
-    (_, h) => filled(h.BlkioDeviceReadIOps),
-    'block I/O limits by device are not supported yet',
-  ),
-  refused(
-    'HostConfig.BlkioDeviceWriteIOps',
-    (_, h) => filled(h.BlkioDeviceWriteIOps),
-    'block I/O limits by device are not supported yet',
-  ),
-  refused(
-    'HostConfig.CpuRealtimePeriod',
-    (_, h) => h.CpuRealtimePeriod !== 0,
-    'realtime scheduling is not supported yet',
-  ),
-  refused(
-    'HostConfig.CpuRealtimeRuntime',
-    (_, h) => h.CpuRealtimeRuntime !== 0,
-    'realtime scheduling is not supported yet',
-  ),
-  refused('HostConfig.KernelMemory', (_, h) => h.KernelMemory !== 0, 'kernel memory limits are gone from the kernel'),
-  refused('HostConfig.CpuCount', (_, h) => h.CpuCount !== 0, 'CpuCount belongs to Windows; use NanoCpus'),
-  refused('HostConfig.CpuPercent', (_, h) => h.CpuPercent !== 0, 'CpuPercent belongs to Windows; use NanoCpus'),
-  refused('HostConfig.IOMaximumIOps', (_, h) => h.IOMaximumIOps !== 0, 'IOMaximumIOps belongs to Windows'),
-  refused(
-    'HostConfig.IOMaximumBandwidth',
-    (_, h) => h.IOMaximumBandwidth !== 0,
-    'IOMaximumBandwidth belongs to Windows',
-  ),
 ];
 
 /** Throws for the first refused option that is used; returns a warning for each that is accepted without effect. */

@@ -71,7 +71,8 @@ export function devicesOf(config: Pick<HostConfig, 'Privileged' | 'Devices' | 'D
   };
 }
 
-function parseRule(text: string): DeviceRule {
+/** A rule as the kernel's device cgroup writes them: `c 7:* rwm`. Throws dockerd's words. */
+export function parseRule(text: string): DeviceRule {
   const match = /^([acb]) ([0-9]+|\*):([0-9]+|\*) ([rwm]{1,3})$/.exec(text);
   if (!match) throw invalid(`invalid device cgroup rule format: '${text}'`);
   const [, type = 'a', major, minor, access] = match;
@@ -85,6 +86,7 @@ function mappedDevices({ PathOnHost, PathInContainer, CgroupPermissions }: Devic
     internal(`error gathering device information while adding custom device "${PathOnHost}": ${reason}`, { cause });
   let source: string;
   let stat: fs.Stats;
+  if (PathOnHost === '') throw fail('no such file or directory');
   try {
     source = fs.realpathSync(PathOnHost);
     stat = fs.statSync(source);

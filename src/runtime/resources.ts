@@ -1,7 +1,7 @@
 /** Limits of a container as `linux.resources` and `process.rlimits` of an OCI spec; what the kernel lacks is dropped with a warning. */
 import fs from 'node:fs';
 import type { HostConfig, ThrottleDevice } from '../container/types.ts';
-import { invalid } from '../lib/errors.ts';
+import { internal, invalid } from '../lib/errors.ts';
 import { splitDevice } from '../platform/files.ts';
 import type { KernelLimits } from './cgroup.ts';
 
@@ -42,7 +42,7 @@ export function resourcesOf(
   if (supported(config.Memory > 0, kernel.memory, 'memory limit capabilities', discarded)) {
     memory.limit = config.Memory;
     const swap = config.MemorySwap === 0 ? 2 * config.Memory : config.MemorySwap;
-    const limited = swap !== -1;
+    const limited = swap >= 0;
     if (supported(limited, kernel.swap, 'swap limit capabilities', 'Memory limited without swap.')) memory.swap = swap;
     else if (kernel.swap) memory.swap = -1;
   }
@@ -77,7 +77,8 @@ export function resourcesOf(
   if (supported(config.CpuPeriod > 0, kernel.cpuQuota, 'CPU CFS scheduler', 'CPU period discarded.')) {
     cpu.period = config.CpuPeriod;
   }
-  if (supported(config.CpuQuota !== 0, kernel.cpuQuota, 'CPU CFS scheduler', 'CPU quota discarded.')) {
+  // None is what a new group has; crun 1.8 cannot write it on v1.
+  if (supported(config.CpuQuota > 0, kernel.cpuQuota, 'CPU CFS scheduler', 'CPU quota discarded.')) {
     cpu.quota = config.CpuQuota;
   }
   const realtime = config.CpuRealtimePeriod > 0 || config.CpuRealtimeRuntime > 0;
@@ -120,11 +121,17 @@ export function resourcesOf(
   return { resources, warnings };
 }
 
+/** The same for a container that runs: what has no limit any more is said too, since the kernel would keep the old one. */
+export function updateOf(config: HostConfig, kernel: KernelLimits): Resources {
+  const { resources } = resourcesOf(config, kernel);
+  return { ...resources, ...(kernel.pids && config.PidsLimit < 0 && { pids: { limit: -1 } }) };
+}
+
 function blockDevice(path: string): { readonly major: number; readonly minor: number } {
   try {
     return splitDevice(BigInt(fs.statSync(path).rdev));
   } catch (cause) {
-    throw invalid(`${path}: no such file or directory`, { cause });
+    throw internal(`stat ${path}: no such file or directory`, { cause });
   }
 }
 
@@ -137,30 +144,37 @@ export interface ResourceLimit {
 
 const unlimited = Number.POSITIVE_INFINITY;
 
+/** Lines of `/proc/<pid>/limits` and what the OCI spec calls them. */
+const namesOfLimits: Readonly<Record<string, string>> = {
+  'Max cpu time': 'RLIMIT_CPU',
+  'Max file size': 'RLIMIT_FSIZE',
+  'Max data size': 'RLIMIT_DATA',
+  'Max stack size': 'RLIMIT_STACK',
+  'Max core file size': 'RLIMIT_CORE',
+  'Max resident set': 'RLIMIT_RSS',
+  'Max processes': 'RLIMIT_NPROC',
+  'Max open files': 'RLIMIT_NOFILE',
+  'Max locked memory': 'RLIMIT_MEMLOCK',
+  'Max address space': 'RLIMIT_AS',
+  'Max file locks': 'RLIMIT_LOCKS',
+  'Max pending signals': 'RLIMIT_SIGPENDING',
+  'Max msgqueue size': 'RLIMIT_MSGQUEUE',
+  'Max nice priority': 'RLIMIT_NICE',
+  'Max realtime priority': 'RLIMIT_RTPRIO',
+  'Max realtime timeout': 'RLIMIT_RTTIME',
+};
+
+const limitTypes: ReadonlySet<string> = new Set(Object.values(namesOfLimits));
+
+/** Whether it names a ulimit, as `nofile` does. */
+export const isKnownLimit = (name: string): boolean => limitTypes.has(`RLIMIT_${name.toUpperCase()}`);
+
 /** Hard limits of this process (`/proc/self/limits`), by the OCI name. */
 export function ownHardLimits(text: string): ReadonlyMap<string, number> {
-  const names: Readonly<Record<string, string>> = {
-    'Max cpu time': 'RLIMIT_CPU',
-    'Max file size': 'RLIMIT_FSIZE',
-    'Max data size': 'RLIMIT_DATA',
-    'Max stack size': 'RLIMIT_STACK',
-    'Max core file size': 'RLIMIT_CORE',
-    'Max resident set': 'RLIMIT_RSS',
-    'Max processes': 'RLIMIT_NPROC',
-    'Max open files': 'RLIMIT_NOFILE',
-    'Max locked memory': 'RLIMIT_MEMLOCK',
-    'Max address space': 'RLIMIT_AS',
-    'Max file locks': 'RLIMIT_LOCKS',
-    'Max pending signals': 'RLIMIT_SIGPENDING',
-    'Max msgqueue size': 'RLIMIT_MSGQUEUE',
-    'Max nice priority': 'RLIMIT_NICE',
-    'Max realtime priority': 'RLIMIT_RTPRIO',
-    'Max realtime timeout': 'RLIMIT_RTTIME',
-  };
   const limits = new Map<string, number>();
   for (const line of text.split('\n')) {
     const match = /^(.{25}) *(\S+) +(\S+)/.exec(line);
-    const type = names[match?.[1]?.trim() ?? ''];
+    const type = namesOfLimits[match?.[1]?.trim() ?? ''];
     if (type) limits.set(type, match?.[3] === 'unlimited' ? unlimited : Number(match?.[3]));
   }
   return limits;
@@ -175,7 +189,9 @@ export function resourceLimits(
   own: ReadonlyMap<string, number> | null,
 ): { readonly limits: readonly ResourceLimit[]; readonly warnings: readonly string[] } {
   const warnings: string[] = [];
-  const limits = (ulimits ?? []).map(({ Name, Soft, Hard }) => {
+  // Of two with one name the last counts.
+  const byType = new Map((ulimits ?? []).map((ulimit) => [ulimit.Name.toUpperCase(), ulimit]));
+  const limits = [...byType.values()].map(({ Name, Soft, Hard }) => {
     const type = `RLIMIT_${Name.toUpperCase()}`;
     const wanted = Hard === -1 ? unlimited : Hard;
     const hard = Math.min(wanted, own?.get(type) ?? unlimited);

@@ -4,6 +4,7 @@
  *     <execRoot>/container/<id>/   config.json (bundle), launch.json (ours), pid, monitor.pid, oom, ctl, attach, exec/
  *     <execRoot>/exits/<id>        exit code, left by the monitor; the file's time is the time of the end
  *     <execRoot>/runtime/<name>/   state of the runtimes (`--root`)
+ *     <execRoot>/cgroup-parents/   marks of cgroups made above containers' own
  */
 import { execFile, spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
@@ -24,8 +25,11 @@ import { heldCapabilities } from './capabilities.ts';
 import { Cgroup, type CgroupLayout, detectLayout, kernelLimits } from './cgroup.ts';
 import { launchExec } from './exec.ts';
 import { createFailure } from './failure.ts';
+import { type MachineLimits, missingLimits, readMachine } from './machine.ts';
 import { connectStdin, launchMonitor, MonitorControl } from './monitor.ts';
-import { ownHardLimits, resourcesOf } from './resources.ts';
+import { CgroupParents } from './parents.ts';
+import { realtimeGranted } from './realtime.ts';
+import { ownHardLimits, updateOf } from './resources.ts';
 import { makeDirectories } from './rootfs.ts';
 import {
   buildSpec,
@@ -119,6 +123,8 @@ class OciRuntime implements LocalRuntime {
   #monitor = '';
   #layout: CgroupLayout | null = null;
   #host: Host | null = null;
+  #machine: MachineLimits | null = null;
+  #parents: CgroupParents | null = null;
   #view: MountView | null = null;
   #watcher: fs.FSWatcher | null = null;
   #rescan: NodeJS.Timeout | null = null;
@@ -156,6 +162,7 @@ class OciRuntime implements LocalRuntime {
       fs.readFileSync(`${root}/cgroup.controllers`, 'utf8'),
     );
     this.#layout = layout;
+    this.#parents = new CgroupParents(layout.roots, `${execRoot}/cgroup-parents`);
     this.#ownProcs = ownProcs(layout, fs.readFileSync('/proc/self/cgroup', 'latin1'));
     const held = heldCapabilities();
     const mayRaise = held.has('CAP_SYS_RESOURCE');
@@ -167,6 +174,7 @@ class OciRuntime implements LocalRuntime {
       oomScoreAdjMin: mayRaise ? -1000 : Number(fs.readFileSync('/proc/self/oom_score_adj', 'latin1')),
       apparmor: isApparmorOn(),
     };
+    this.#machine = readMachine(layout, this.#host.limits, this.#host.hardLimits);
     this.#watchExits();
     for (const name of [...this.#binaries.keys(), 'conmon']) {
       const file = this.#binaries.get(name)?.path ?? monitor;
@@ -211,7 +219,8 @@ class OciRuntime implements LocalRuntime {
       cgroupVersion: layout.version,
       hybrid: layout.hybrid,
       limits,
-      warnings: this.#knownTroubles(),
+      machine: this.#ready(this.#machine),
+      warnings: [...missingLimits(limits, layout.version), ...this.#knownTroubles()],
       securityOptions: [...(apparmor ? ['name=apparmor'] : []), 'name=seccomp,profile=default'],
     };
   }
@@ -339,7 +348,11 @@ class OciRuntime implements LocalRuntime {
     makeWorkingDirectory(launch, user);
     fs.mkdirSync(directory, { mode: 0o700 });
     try {
-      const { spec, warnings } = buildSpec(launch, user, this.#ready(this.#host), this.#sharedMemory(launch));
+      using _parent = this.#ready(this.#parents).launching(launch.cgroupPath);
+      const built = buildSpec(launch, user, this.#ready(this.#host), this.#sharedMemory(launch));
+      const granted = realtimeGranted(this.#ready(this.#layout), launch.cgroupPath, built.spec.linux.resources);
+      const spec = { ...built.spec, linux: { ...built.spec.linux, resources: granted.resources } };
+      const warnings = [...built.warnings, ...granted.warnings];
       const record: LaunchRecord = {
         runtime: name,
         cgroupPath: launch.cgroupPath,
@@ -460,7 +473,9 @@ class OciRuntime implements LocalRuntime {
   }
 
   async update(id: ContainerId, hostConfig: HostConfig): Promise<void> {
-    const { resources } = resourcesOf(hostConfig, this.#ready(this.#host).limits);
+    const { limits } = this.#ready(this.#host);
+    const wanted = updateOf(hostConfig, limits);
+    const { resources } = realtimeGranted(this.#ready(this.#layout), this.#record(id).cgroupPath, wanted);
     const file = `${this.#directory(id)}/resources.json`;
     await fsp.writeFile(file, JSON.stringify(resources), { mode: 0o600 });
     try {
@@ -489,6 +504,7 @@ class OciRuntime implements LocalRuntime {
       await this.#monitorEnds(id);
       if (gone) await fsp.rm(`${this.#stateRoot(record.runtime)}/${id}`, { recursive: true, force: true });
       else await this.#call(id, ['delete', '--force', id]);
+      this.#ready(this.#parents).release(record.cgroupPath);
     }
     this.#records.delete(id);
     this.#controls.delete(id);

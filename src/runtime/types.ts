@@ -7,6 +7,8 @@
 import type { HostConfig, MountPoint } from '../container/types.ts';
 import type { RunConfig } from '../image/types.ts';
 import type { ContainerId } from '../lib/ids.ts';
+import type { KernelLimits } from './cgroup.ts';
+import type { MachineLimits } from './machine.ts';
 
 /** Everything the OCI spec is made from. */
 export interface LaunchSpec {
@@ -103,21 +105,10 @@ export interface RuntimeDescription {
   readonly cgroupDriver: 'cgroupfs';
   readonly cgroupVersion: 1 | 2;
   readonly hybrid: boolean;
-  /** Which limits the kernel offers, for `/info` (MemoryLimit, SwapLimit, …) and create warnings. */
-  readonly limits: Readonly<
-    Record<
-      | 'memory'
-      | 'swap'
-      | 'kernelMemory'
-      | 'oomKillDisable'
-      | 'cpuShares'
-      | 'cpuQuota'
-      | 'cpuset'
-      | 'pids'
-      | 'blkioWeight',
-      boolean
-    >
-  >;
+  /** Which limits the kernel offers, for `/info` (MemoryLimit, SwapLimit, …). */
+  readonly limits: KernelLimits;
+  /** What limits are checked against. */
+  readonly machine: MachineLimits;
   readonly warnings: readonly string[];
   /** `name=seccomp,profile=default` and the like. */
   readonly securityOptions: readonly string[];

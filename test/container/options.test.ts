@@ -223,56 +223,8 @@ describe('HostConfig: rights', () => {
     await prints('grep Seccomp: /proc/self/status | cut -f2', '0', {}, { SecurityOpt: ['seccomp=unconfined'] });
   });
   test('GroupAdd', () => prints('id -G', '0 10 4242', {}, { GroupAdd: ['10', '4242'] }).then(() => undefined));
-  test('Ulimits; more than this process may give is cut, not refused', async () => {
-    await prints('ulimit -n', '512', {}, { Ulimits: [{ Name: 'nofile', Soft: 512, Hard: 1024 }] });
-    const { code } = await run('ulimit -n', {}, { Ulimits: [{ Name: 'nofile', Soft: 9_000_000, Hard: 9_000_000 }] });
-    assert.equal(code, 0);
-  });
   test('OomScoreAdj', () =>
     prints('cat /proc/self/oom_score_adj', '500', {}, { OomScoreAdj: 500 }).then(() => undefined));
-});
-
-/** Reads a file of a running container's cgroup, v1 or v2. */
-async function cgroup(host: object, files: Readonly<Record<string, string>>): Promise<void> {
-  const { Id } = await create({ Cmd: ['sleep', '100'], HostConfig: host });
-  await engine.call('POST', `/containers/${Id}/start`);
-  const { Pid } = (await engine.call('GET', `/containers/${Id}/json`)).State;
-  const memberships = fs
-    .readFileSync(`/proc/${Pid}/cgroup`, 'utf8')
-    .trim()
-    .split('\n')
-    .map((line) => line.split(':'));
-  for (const [file, expected] of Object.entries(files)) {
-    const controller = file.split('.')[0] ?? '';
-    const membership = memberships.find(([, names]) => (names ?? '').split(',').includes(controller));
-    if (membership === undefined) continue; // this machine has the controller in another version
-    const value = fs.readFileSync(`/sys/fs/cgroup/${controller}${membership[2]}/${file}`, 'utf8').trim();
-    assert.equal(value, expected, file);
-  }
-  await engine.call('DELETE', `/containers/${Id}?force=1`);
-}
-
-describe('HostConfig: resources', () => {
-  test('Memory, with as much swap', () => cgroup({ Memory: 64 * MiB }, { 'memory.limit_in_bytes': String(64 * MiB) }));
-  test('MemoryReservation', () =>
-    cgroup({ MemoryReservation: 32 * MiB }, { 'memory.soft_limit_in_bytes': String(32 * MiB) }));
-  test('CpuShares', () => cgroup({ CpuShares: 512 }, { 'cpu.shares': '512' }));
-  test('CpuQuota and CpuPeriod', () =>
-    cgroup({ CpuQuota: 20_000, CpuPeriod: 50_000 }, { 'cpu.cfs_quota_us': '20000', 'cpu.cfs_period_us': '50000' }));
-  test('NanoCpus', () =>
-    cgroup({ NanoCpus: 1_500_000_000 }, { 'cpu.cfs_quota_us': '150000', 'cpu.cfs_period_us': '100000' }));
-  test('CpusetCpus and CpusetMems', () =>
-    cgroup({ CpusetCpus: '1', CpusetMems: '0' }, { 'cpuset.cpus': '1', 'cpuset.mems': '0' }));
-  test('PidsLimit', async () => {
-    await cgroup({ PidsLimit: 20 }, { 'pids.max': '20' });
-    const { stderr } = await run('for i in $(seq 40); do sleep 1 & done; wait', {}, { PidsLimit: 10 });
-    assert.match(stderr, /can't fork/);
-  });
-  test('a container over its memory limit is killed and says so', async () => {
-    const { id, code } = await run('tail /dev/zero', {}, { Memory: 16 * MiB, MemorySwap: 16 * MiB });
-    assert.equal(code, 137);
-    assert.equal((await engine.call('GET', `/containers/${id}/json`)).State.OOMKilled, true);
-  });
 });
 
 describe('HostConfig: network', () => {
@@ -418,13 +370,9 @@ describe('what is not honoured', () => {
   for (const [property, host] of Object.entries({
     'HostConfig.Links': { Links: ['a:b'] },
     'HostConfig.Init': { Init: true },
-    'HostConfig.Devices': {
-      Devices: [{ PathOnHost: '/dev/null', PathInContainer: '/dev/x', CgroupPermissions: 'rwm' }],
-    },
     'HostConfig.PidMode': { PidMode: 'host' },
     'HostConfig.Sysctls': { Sysctls: { 'net.core.somaxconn': '1' } },
     'HostConfig.VolumesFrom': { VolumesFrom: ['x'] },
-    'HostConfig.CpuCount': { CpuCount: 2 },
   })) {
     test(`${property} is refused by name`, () =>
       refused({ HostConfig: host }, 501, new RegExp(`^${property.replace('.', '\\.')} is not supported`)));

@@ -84,13 +84,6 @@ describe('HostConfig', () => {
       { AutoRemove: true, RestartPolicy: { Name: 'always', MaximumRetryCount: 0 } },
       "can't create 'AutoRemove' container with restart policy",
     ],
-    [{ Memory: 1024 }, 'Minimum memory limit allowed is 6MB'],
-    [{ MemorySwap: 10_000_000 }, 'You should always set the Memory limit when using Memoryswap limit, see usage'],
-    [
-      { Memory: 20_000_000, MemorySwap: 10_000_000 },
-      'Minimum memoryswap limit should be larger than memory limit, see usage',
-    ],
-    [{ NanoCpus: 1e9, CpuQuota: 5000 }, 'Conflicting options: Nano CPUs and CPU Period/Quota cannot both be set.'],
     [{ Runtime: 'kata' }, 'Unknown runtime specified kata'],
     [{ ExtraHosts: ['nocolon'] }, 'bad format for add-host: "nocolon"'],
     [
