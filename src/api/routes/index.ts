@@ -6,6 +6,7 @@ import { imageRoutes } from './images.ts';
 import { networkRoutes } from './networks.ts';
 import { systemRoutes } from './system.ts';
 import { unsupportedRoutes } from './unsupported.ts';
+import { webSocketRoutes } from './websocket.ts';
 
 export const routes: readonly Route[] = [
   ...systemRoutes,
@@ -13,5 +14,6 @@ export const routes: readonly Route[] = [
   ...execRoutes,
   ...imageRoutes,
   ...networkRoutes,
+  ...webSocketRoutes,
   ...unsupportedRoutes,
 ];

@@ -10,7 +10,6 @@ const unsupported: readonly `${Method} /${string}`[] = [
 
   'GET /containers/{id}/changes',
   'GET /containers/{id}/export',
-  'GET /containers/{id}/attach/ws',
   'GET /containers/{id}/archive',
   'HEAD /containers/{id}/archive',
   'PUT /containers/{id}/archive',

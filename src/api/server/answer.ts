@@ -37,6 +37,7 @@ export async function sendReply(res: ServerResponse, reply: Reply, plan: Plan, c
       await sendMessages(res, reply.status, headers, content, plan);
       return;
     case 'hijack':
+    case 'websocket':
       throw new Error('a route that did not ask for the connection wants to keep it');
   }
 }

@@ -14,6 +14,7 @@ import { jsonBytesMax } from './decode.ts';
 import { announcedLength } from './dispatch.ts';
 import { ClientGone, HttpError } from './errors.ts';
 import { pump } from './pump.ts';
+import { talk } from './websocket.ts';
 
 /** A client that keeps its side open after the output's end is left after this. */
 const lingerMs = 10_000;
@@ -99,6 +100,17 @@ export class HijackedConnection {
       this.#finish();
     }
     await fed;
+  }
+
+  /** Resolves when the talk is over and the client has closed its side, or was left. `headers`: those of the handshake among them. */
+  async speakWebSocket(
+    attachment: Attachment,
+    frames: 'text' | 'binary',
+    headers: Readonly<Record<string, string>>,
+  ): Promise<void> {
+    this.#writeHead(101, 'Switching Protocols', headers);
+    const [leave, finish] = [() => this.#gone.abort(), () => this.#finish()];
+    await talk({ socket: this.#socket, bytes: this.#bytes(), leave, finish }, attachment, frames);
   }
 
   #writeHead(status: number, words: string, headers: Readonly<Record<string, string>>): void {

@@ -29,6 +29,8 @@ export interface Wire {
   readonly progressEnd: '\r\n' | '';
   /** After each event (W-59). */
   readonly eventEnd: '\n' | '';
+  /** Kind of the frames in which a WebSocket carries output. */
+  readonly webSocketFrames: 'text' | 'binary';
 }
 
 export interface Context<Body> extends Question {
@@ -51,7 +53,8 @@ export type Content =
   | { readonly is: 'text'; readonly text: string }
   | { readonly is: 'bytes'; readonly source: AsyncIterable<Uint8Array> }
   | Messages
-  | { readonly is: 'hijack'; readonly attachment: Attachment };
+  | { readonly is: 'hijack'; readonly attachment: Attachment }
+  | { readonly is: 'websocket'; readonly attachment: Attachment; readonly frames: 'text' | 'binary' };
 
 export interface Messages {
   readonly is: 'messages';
@@ -96,6 +99,12 @@ export const reply = {
   }),
   /** Only from routes that declared `hijack`. */
   hijack: (attachment: Attachment): Reply => ({ status: 200, headers: none, content: { is: 'hijack', attachment } }),
+  /** The same; `headers` are those of the handshake. */
+  webSocket: (attachment: Attachment, frames: 'text' | 'binary', headers: Reply['headers']): Reply => ({
+    status: 101,
+    headers,
+    content: { is: 'websocket', attachment, frames },
+  }),
 };
 
 export interface RouteOptions<Body> {

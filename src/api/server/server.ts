@@ -110,7 +110,10 @@ export function createApiServer({ backend, config, log, routes: all = routes }: 
       const bytes = typeof target.route.body === 'function' ? await connection.body() : null;
       const incoming = { headers: req.headers, source: socket, bytes, gone: () => connection.gone };
       const reply = await run(target, incoming, surroundings);
-      if (reply.content.is === 'hijack') await connection.stream(reply.content.attachment, headers);
+      const { content } = reply;
+      if (content.is === 'hijack') await connection.stream(content.attachment, headers);
+      else if (content.is === 'websocket')
+        await connection.speakWebSocket(content.attachment, content.frames, { ...headers, ...reply.headers });
       else connection.answer(reply.status, { ...headers, ...reply.headers }, wholeBody(reply));
     } catch (error) {
       if (error instanceof ClientGone || connection.gone.aborted) return;

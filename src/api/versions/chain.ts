@@ -19,7 +19,13 @@ export interface Plan {
 }
 
 /** What the newest API has on the wire. */
-const wireOfNewest: Wire = { errors: 'json', framed: true, progressEnd: '\r\n', eventEnd: '\n' };
+const wireOfNewest: Wire = {
+  errors: 'json',
+  framed: true,
+  progressEnd: '\r\n',
+  eventEnd: '\n',
+  webSocketFrames: 'text',
+};
 
 export class VersionChain {
   readonly newest: string;
