@@ -21,7 +21,7 @@ import { Registries } from './registry/registries.ts';
 import { Slots } from './registry/waiting.ts';
 import { createRuntime } from './runtime/runtime.ts';
 import { openStore } from './store/store.ts';
-import { createSystem } from './system/system.ts';
+import { createSystem, engineVersion } from './system/system.ts';
 import { Volumes } from './volume/volumes.ts';
 
 export interface Daemon {
@@ -68,6 +68,7 @@ export async function createDaemon(initial: Config, log: Log): Promise<Daemon> {
     containersUsing: (id) => containers.usersOf(id),
     pull: createPull({ registries, downloads, log }),
     push: createPush({ registries, hasher, slots: new Slots(() => config.maxConcurrentUploads) }),
+    version: engineVersion,
   });
   const containers = createContainers({
     store,

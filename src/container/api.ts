@@ -57,6 +57,21 @@ export interface ExecBody {
   readonly WorkingDir?: string;
 }
 
+/** What `POST /commit` asks for beside the container. */
+export interface CommitRequest {
+  /** Empty: the image gets no name. */
+  readonly repo: string;
+  readonly tag: string;
+  readonly author: string;
+  readonly comment: string;
+  /** Holds a running container still while its changes are read. */
+  readonly pause: boolean;
+  /** Dockerfile instructions on top of the config. */
+  readonly changes: readonly string[];
+  /** In place of the container's config, which fills in what is missing; null: the container's. */
+  readonly config: CreateBody | null;
+}
+
 /** A JSON object ready for the wire. Its keys are those of the API document. */
 export type Json = Readonly<Record<string, unknown>>;
 
@@ -97,6 +112,9 @@ export interface Containers {
   prune(
     filters: ReadonlyMap<string, readonly string[]>,
   ): Promise<{ readonly ContainersDeleted: readonly string[] | null; readonly SpaceReclaimed: number }>;
+
+  /** Makes an image of what the container changed and resolves with its id. */
+  commit(ref: string, request: CommitRequest): Promise<{ readonly Id: string }>;
 
   execCreate(ref: string, body: ExecBody): Promise<{ readonly Id: ExecId }>;
   /** Detached: resolves with null when it runs. */

@@ -3,6 +3,7 @@
 import { conflict, EngineError, internal, invalid, notFound } from '../lib/errors.ts';
 import type { ImageId } from '../lib/ids.ts';
 import type { Containers, CreateBody, ListQuery } from './api.ts';
+import { commitContainer } from './commit.ts';
 import { createContainer } from './create.ts';
 import { Endings } from './endings.ts';
 import { type ExecStart, Execs } from './exec.ts';
@@ -131,6 +132,7 @@ export function createContainers(parts: ContainerParts): ContainerService {
         );
         return { ContainersDeleted: removed.length > 0 ? removed : null, SpaceReclaimed: reclaimed };
       }),
+    commit: (ref, request) => once(() => commitContainer(set, ref, request)),
     execCreate: (ref, body) => once(() => execs.create(ref, body)),
     execStart: (id, options: ExecStart, signal) => once(() => execs.start(id, options, signal)),
     execInspect: (id) => execs.inspect(id),

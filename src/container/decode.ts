@@ -66,7 +66,7 @@ export function mergeConfig(own: RunConfig, image: RunConfig): RunConfig {
   const bothMaps = <T>(a: Readonly<Record<string, T>> | null, b: Readonly<Record<string, T>> | null) =>
     b ? { ...b, ...a } : a;
   // An entrypoint of the user's own makes the image's Cmd meaningless.
-  const cmd = own.Cmd?.length || own.Entrypoint !== null ? own.Cmd : image.Cmd;
+  const cmd = own.Cmd?.length || own.Entrypoint?.length ? own.Cmd : image.Cmd;
   const entrypoint =
     own.Entrypoint === null ? image.Entrypoint : isEmptyEntrypoint(own.Entrypoint) ? null : own.Entrypoint;
   return {

@@ -100,6 +100,8 @@ export class LiveContainer {
   restarting = 0;
   /** A removal by force is under way: it is not to be started again. */
   removing = false;
+  /** Commits that hold the current run still while they read. In memory only: a daemon that starts anew lets it go on. */
+  readonly heldBy = new Set<symbol>();
   /** Takes the log's size watch back. */
   unwatchLog: (() => void) | null = null;
 
@@ -110,6 +112,7 @@ export class LiveContainer {
     this.stdin.disconnect();
     this.unwatchLog?.();
     this.unwatchLog = null;
+    this.heldBy.clear();
     this.size = null;
     this.stopping = false;
   }

@@ -1,7 +1,7 @@
 /** What all operations on containers share: the records, who waits for what, and one lane per container. */
 import path from 'node:path';
 import type { NewEvent } from '../event/types.ts';
-import type { ImageLookup } from '../image/types.ts';
+import type { ImageMaker } from '../image/types.ts';
 import type { LayerStore } from '../layer/types.ts';
 import { conflict, messageOf, unavailable } from '../lib/errors.ts';
 import type { ContainerId } from '../lib/ids.ts';
@@ -23,7 +23,7 @@ import type { ContainerRecord } from './types.ts';
 export interface ContainerParts {
   readonly store: Store;
   readonly layers: LayerStore;
-  readonly images: ImageLookup;
+  readonly images: ImageMaker;
   readonly networks: Networks;
   readonly runtime: Runtime;
   readonly logs: Logs;

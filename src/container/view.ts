@@ -1,4 +1,5 @@
 /** Records as clients see them: rows of the list and the inspect document, in the newest API's terms. */
+import { configJson } from '../image/config.ts';
 import type { PublishedPort } from '../network/types.ts';
 import type { Json } from './api.ts';
 import { humanDuration } from './duration.ts';
@@ -195,7 +196,7 @@ export function inspection(record: ContainerRecord, extras: InspectExtras): Json
     GraphDriver: { Data: extras.graphDriverData, Name: 'overlay2' },
     ...(extras.sizes === null ? {} : { SizeRw: extras.sizes.rw, SizeRootFs: extras.sizes.root }),
     Mounts: mountsJson(record),
-    Config: record.config,
+    Config: configJson(record.config),
     NetworkSettings: {
       Bridge: '',
       SandboxID: joined?.endpointId ?? '',

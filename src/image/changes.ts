@@ -5,93 +5,112 @@
 import { invalid } from '../lib/errors.ts';
 import { parseDuration } from '../lib/time.ts';
 import type { Healthcheck, RunConfig } from './types.ts';
+import { lookupIn, wordsOf } from './words.ts';
 
-type Change = (config: RunConfig, rest: string) => RunConfig;
+interface Building {
+  readonly config: RunConfig;
+  /** A CMD came before in the same changes: an ENTRYPOINT then leaves it. */
+  readonly hasCmd: boolean;
+}
+
+type Change = (config: RunConfig, rest: string, building: Building) => RunConfig;
 
 const instructions: Readonly<Record<string, Change>> = {
-  CMD: (config, rest) => ({ ...config, Cmd: commandOf(rest) }),
-  ENTRYPOINT: (config, rest) => ({ ...config, Entrypoint: commandOf(rest) }),
-  ENV: (config, rest) => ({ ...config, Env: merged(config.Env ?? [], pairsOf('ENV', rest)) }),
-  LABEL: (config, rest) => ({ ...config, Labels: { ...config.Labels, ...Object.fromEntries(pairsOf('LABEL', rest)) } }),
-  EXPOSE: (config, rest) => ({ ...config, ExposedPorts: { ...config.ExposedPorts, ...portsOf(wordsOf(rest)) } }),
-  VOLUME: (config, rest) => ({ ...config, Volumes: { ...config.Volumes, ...asSet(listOf(rest)) } }),
-  USER: (config, rest) => ({ ...config, User: oneWord('USER', rest) }),
-  WORKDIR: (config, rest) => ({ ...config, WorkingDir: directoryFrom(config.WorkingDir, oneWord('WORKDIR', rest)) }),
+  CMD: (config, rest) => ({ ...config, Cmd: commandOf(config, rest) }),
+  // A command that was meant for another entrypoint makes no sense to this one.
+  ENTRYPOINT: (config, rest, { hasCmd }) => {
+    const entrypoint = commandOf(config, rest);
+    return {
+      ...config,
+      Entrypoint: entrypoint.length === 0 ? null : entrypoint,
+      Cmd: hasCmd ? config.Cmd : null,
+    };
+  },
+  ENV: (config, rest) => ({ ...config, Env: merged(config.Env ?? [], pairsOf('ENV', rest, config)) }),
+  LABEL: (config, rest) => ({
+    ...config,
+    Labels: { ...config.Labels, ...Object.fromEntries(pairsOf('LABEL', rest, config)) },
+  }),
+  EXPOSE: (config, rest) => ({ ...config, ExposedPorts: { ...config.ExposedPorts, ...portsOf(words(config, rest)) } }),
+  VOLUME: (config, rest) => ({ ...config, Volumes: { ...config.Volumes, ...asSet(listOf(config, rest)) } }),
+  USER: (config, rest) => ({ ...config, User: oneWord('USER', config, rest) }),
+  WORKDIR: (config, rest) => ({
+    ...config,
+    WorkingDir: directoryFrom(config.WorkingDir, oneWord('WORKDIR', config, rest)),
+  }),
   ONBUILD: (config, rest) => ({ ...config, OnBuild: [...(config.OnBuild ?? []), triggerOf(rest)] }),
-  STOPSIGNAL: (config, rest) => ({ ...config, StopSignal: oneWord('STOPSIGNAL', rest) }),
+  STOPSIGNAL: (config, rest) => ({ ...config, StopSignal: oneWord('STOPSIGNAL', config, rest) }),
   HEALTHCHECK: (config, rest) => ({ ...config, Healthcheck: healthcheckOf(rest) }),
 };
 
-/** Throws 'invalid' for an instruction that is unknown or malformed. */
+/** A line goes on after a backslash at its end, as in a Dockerfile. */
+const linesOf = (change: string) => change.replace(/\\[ \t]*\r?\n/g, '').split('\n');
+
+/** Throws 'invalid' for an instruction that is unknown or malformed, and for changes without any. */
 export function applyChanges(config: RunConfig, changes: readonly string[]): RunConfig {
-  let result = config;
-  for (const line of changes.flatMap((change) => change.split('\n'))) {
+  let building: Building = { config, hasCmd: false };
+  let applied = 0;
+  for (const line of changes.flatMap(linesOf)) {
     const text = line.trim();
     if (text === '' || text.startsWith('#')) continue;
     const [, word = '', rest = ''] = /^(\S+)\s*([\s\S]*)$/.exec(text) ?? [];
     const name = word.toUpperCase();
     const change = Object.hasOwn(instructions, name) ? instructions[name] : undefined;
-    if (change === undefined) throw invalid(`${word} is not a valid change command`);
+    if (change === undefined) throw invalid(`${word.toLowerCase()} is not a valid change command`);
     if (rest === '' && name !== 'CMD' && name !== 'ENTRYPOINT') throw missing(name);
-    result = change(result, rest);
+    building = { config: change(building.config, rest, building), hasCmd: building.hasCmd || name === 'CMD' };
+    applied++;
   }
-  return result;
+  if (changes.length > 0 && applied === 0) throw invalid('file with no instructions');
+  return building.config;
 }
 
-const missing = (name: string) => invalid(`${name} requires at least one argument`);
+const exactlyOne = new Set(['USER', 'WORKDIR', 'STOPSIGNAL']);
+const missing = (name: string) =>
+  invalid(`${name} requires ${exactlyOne.has(name) ? 'exactly' : 'at least'} one argument`);
 
-/** `["a", "b"]`; null when it is not a JSON list of strings. */
+/** `["a", "b"]`; null for what is no JSON list. */
 function jsonList(text: string): string[] | null {
   if (!text.startsWith('[')) return null;
+  let list: unknown;
   try {
-    const list: unknown = JSON.parse(text);
-    return Array.isArray(list) && list.every((item) => typeof item === 'string') ? list : null;
+    list = JSON.parse(text);
   } catch {
     return null;
   }
+  if (!Array.isArray(list)) return null;
+  if (!list.every((item) => typeof item === 'string'))
+    throw invalid('when using JSON array syntax, arrays must be comprised of strings only');
+  return list;
 }
 
 /** A list is the command itself, anything else a line for the shell. */
-const commandOf = (rest: string): string[] => jsonList(rest) ?? (rest === '' ? [] : ['/bin/sh', '-c', rest]);
-const listOf = (rest: string): string[] => jsonList(rest) ?? wordsOf(rest);
-const asSet = (names: readonly string[]) => Object.fromEntries(names.map((name) => [name, {}]));
-
-/** Words between blanks; quotes keep blanks, a backslash takes the meaning from what follows. */
-function wordsOf(text: string): string[] {
-  const words: string[] = [];
-  let word: string | null = null;
-  let quote = '';
-  for (let at = 0; at < text.length; at++) {
-    const char = text[at] as string;
-    if (char === '\\' && quote !== "'" && at + 1 < text.length) word = (word ?? '') + text[++at];
-    else if (char === quote) quote = '';
-    else if (quote === '' && (char === '"' || char === "'")) {
-      quote = char;
-      word ??= '';
-    } else if (quote === '' && /\s/.test(char)) {
-      if (word !== null) words.push(word);
-      word = null;
-    } else word = (word ?? '') + char;
-  }
-  if (quote !== '') throw invalid(`unterminated quote in ${text}`);
-  if (word !== null) words.push(word);
-  return words;
+function commandOf({ Shell: shell }: RunConfig, rest: string): string[] {
+  const list = jsonList(rest);
+  if (list !== null || rest === '') return list ?? [];
+  return [...(shell?.length ? shell : ['/bin/sh', '-c']), rest];
 }
 
-function oneWord(name: string, rest: string): string {
-  const [word, ...more] = wordsOf(rest);
+const words = (config: RunConfig, rest: string): string[] => wordsOf(rest, lookupIn(config.Env));
+const listOf = (config: RunConfig, rest: string): string[] =>
+  jsonList(rest)?.map((word) => wordsOf(word, lookupIn(config.Env), true)[0] ?? '') ?? words(config, rest);
+const asSet = (names: readonly string[]) => Object.fromEntries(names.map((name) => [name, {}]));
+
+function oneWord(name: string, config: RunConfig, rest: string): string {
+  const [word, ...more] = words(config, rest);
   if (word === undefined || more.length > 0) throw invalid(`${name} requires exactly one argument`);
   return word;
 }
 
 /** `a=1 b="2 3"`, or the old form `name the rest is the value`. */
-function pairsOf(name: string, rest: string): [key: string, value: string][] {
-  if (!/^[^\s=]+=/.test(rest)) {
+function pairsOf(name: string, rest: string, config: RunConfig): [key: string, value: string][] {
+  const lookup = lookupIn(config.Env);
+  if (!/^("[^"]*"|[^\s=])*=/.test(rest)) {
     const [, key = '', value] = /^(\S+)\s+([\s\S]+)$/.exec(rest) ?? [];
     if (value === undefined) throw invalid(`${name} must have two arguments`);
-    return [[wordsOf(key)[0] ?? '', value]];
+    return [[wordsOf(key, lookup)[0] ?? '', wordsOf(value, lookup, true)[0] ?? '']];
   }
-  return wordsOf(rest).map((word) => {
+  return wordsOf(rest, lookup).map((word) => {
     const equals = word.indexOf('=');
     if (equals < 0) throw invalid(`Syntax error - can't find = in "${word}". Must be of the form: name=value`);
     if (equals === 0) throw invalid(`${name} names can not be blank`);
@@ -151,7 +170,7 @@ function healthcheckOf(rest: string): Healthcheck {
   }
   const [, type = '', command = ''] = /^(\S*)\s*([\s\S]*)$/.exec(left) ?? [];
   if (type.toUpperCase() === 'NONE' && command === '') return { Test: ['NONE'] };
-  if (type.toUpperCase() !== 'CMD') throw invalid(`Unknown type "${type}" in HEALTHCHECK (try CMD)`);
+  if (type.toUpperCase() !== 'CMD') throw invalid(`Unknown type "${type.toUpperCase()}" in HEALTHCHECK (try CMD)`);
   if (command === '') throw invalid('Missing command after HEALTHCHECK CMD');
   const list = jsonList(command);
   return { Test: list === null ? ['CMD-SHELL', command] : ['CMD', ...list], ...amounts };

@@ -7,7 +7,7 @@ import { chainOf } from '../layer/store.ts';
 import { invalid } from '../lib/errors.ts';
 import type { DiffId, ImageId } from '../lib/ids.ts';
 import { isDigest } from './reference.ts';
-import type { Healthcheck, HistoryEntry, Image, RunConfig } from './types.ts';
+import type { Healthcheck, HistoryEntry, Image, RunConfig, ShownConfig } from './types.ts';
 
 /** What the document alone says; size and parent are known to the engine. */
 export type ParsedConfig = Omit<Image, 'size' | 'parent'>;
@@ -126,6 +126,11 @@ function healthcheckOf(from: Json): Healthcheck {
   return { ...(test !== null && { Test: test }), ...amount('Interval'), ...amount('Timeout'), ...amount('Retries') };
 }
 
+/** `Config` as answers show it: clients take an absent `ExposedPorts` and an empty one for the same, null for neither. */
+export function configJson({ ExposedPorts: ports, ...config }: RunConfig): ShownConfig {
+  return ports === null || Object.keys(ports).length === 0 ? config : { ...config, ExposedPorts: ports };
+}
+
 /** Docker's names for processors. */
 export function goArchitecture(nodeArchitecture: string): string {
   const names: Readonly<Record<string, string>> = { x64: 'amd64', ia32: '386' };
@@ -140,10 +145,12 @@ export function encodeImageConfig(parts: {
   readonly comment?: string;
   readonly container?: string;
   readonly containerConfig?: RunConfig;
+  readonly dockerVersion?: string;
   readonly history: readonly HistoryEntry[];
   readonly diffIds: readonly DiffId[];
   readonly architecture?: string;
   readonly os?: string;
+  readonly osVersion?: string | undefined;
 }): Buffer {
   return Buffer.from(
     JSON.stringify({
@@ -154,8 +161,10 @@ export function encodeImageConfig(parts: {
       container: parts.container || undefined,
       container_config: parts.containerConfig,
       created: parts.created,
+      docker_version: parts.dockerVersion || undefined,
       history: parts.history,
       os: parts.os || 'linux',
+      'os.version': parts.osVersion || undefined,
       rootfs: { type: 'layers', diff_ids: parts.diffIds },
     }),
   );

@@ -2,14 +2,15 @@
 import type { Readable } from 'node:stream';
 import type { NewEvent } from '../event/types.ts';
 import type { ArchiveLayers } from '../layer/types.ts';
-import { forbidden, internal, invalid, notFound } from '../lib/errors.ts';
+import { forbidden, internal, notFound } from '../lib/errors.ts';
 import type { ChainId, DiffId, Digest, ImageId } from '../lib/ids.ts';
 import { Lanes } from '../lib/lanes.ts';
 import type { Log } from '../lib/log.ts';
 import type { Store, Write } from '../store/types.ts';
 import { loadArchive } from './archive-load.ts';
 import { saveArchive } from './archive-save.ts';
-import { imageIdOf, parseImageConfig, runConfigOf } from './config.ts';
+import { type CommitFacts, encodeCommit, nameToTag } from './commit.ts';
+import { configJson, imageIdOf, parseImageConfig, runConfigOf } from './config.ts';
 import { importTree } from './import.ts';
 import { createdSeconds, imagesToPrune, type ListView, listImages } from './list.ts';
 import { whileReading } from './progress-stream.ts';
@@ -48,6 +49,8 @@ export interface ImageParts {
   readonly containersUsing: (id: ImageId) => readonly ImageUser[];
   readonly pull: PullFn;
   readonly push: PushFn;
+  /** The engine's, as images made here tell it. */
+  readonly version: string;
   readonly log: Log;
 }
 
@@ -60,6 +63,7 @@ export async function createImages(parts: ImageParts): Promise<ImageStore> {
 
 export class ImageStore implements Images, ImageSink {
   readonly layers: ArchiveLayers;
+  readonly version: string;
   readonly #parts: ImageParts;
   readonly #records: ImageRecords;
   readonly #lanes: Lanes;
@@ -68,6 +72,7 @@ export class ImageStore implements Images, ImageSink {
     this.#parts = parts;
     this.#records = records;
     this.layers = parts.layers;
+    this.version = parts.version;
     this.#lanes = new Lanes(parts.log);
   }
 
@@ -101,14 +106,14 @@ export class ImageStore implements Images, ImageSink {
       RepoTags: tags,
       RepoDigests: digests,
       Parent: image.parent ?? '',
-      Comment: image.comment,
+      Comment: image.comment || (image.history.at(-1)?.comment ?? ''),
       Created: image.created,
       Container: image.container,
       // Always an object on the wire: typed clients read its keys.
-      ContainerConfig: image.containerConfig ?? runConfigOf({}),
+      ContainerConfig: configJson(image.containerConfig ?? runConfigOf({})),
       DockerVersion: image.dockerVersion,
       Author: image.author,
-      Config: image.config,
+      Config: configJson(image.config),
       Architecture: image.architecture,
       Os: image.os,
       ...(image.osVersion !== undefined && { OsVersion: image.osVersion }),
@@ -150,8 +155,7 @@ export class ImageStore implements Images, ImageSink {
 
   async tag(reference: string, repo: string, tag: string): Promise<void> {
     const image = this.#existing(reference);
-    const name = withDefaultTag(parseNameAndTag(repo, tag));
-    if (name.digest !== undefined) throw invalid('refusing to create a tag with a digest reference');
+    const name = nameToTag(repo, tag);
     await this.#lanes.enter(lane, async () => {
       this.#stillThere(image.id);
       await this.#records.commit(
@@ -234,6 +238,20 @@ export class ImageStore implements Images, ImageSink {
     return archive;
   }
 
+  // What a commit needs -----------------------------------------------------------------------------------------------
+
+  async commit(facts: CommitFacts): Promise<Image> {
+    const parent = this.get(facts.parent);
+    if (parent === undefined) throw notFound(`No such image: ${facts.parent}`);
+    const { reference, announce } = facts;
+    return this.keep(encodeCommit(parent, facts, this.version), {
+      references: reference === null ? [] : [reference],
+      events: reference === null ? [] : [{ action: 'tag', name: familiarReference(reference) }],
+      parent: parent.id,
+      announce,
+    });
+  }
+
   // What transfers need (ImageSink) -----------------------------------------------------------------------------------
 
   get temporary(): string {
@@ -268,6 +286,8 @@ export class ImageStore implements Images, ImageSink {
       readonly references: readonly Reference[];
       readonly events: readonly { readonly action: string; readonly name?: string }[];
       readonly parent: ImageId | null;
+      /** Events of others that belong to the same commit. */
+      readonly announce?: (id: ImageId) => readonly NewEvent[];
     },
   ): Promise<Image> {
     return this.#lanes.enter(lane, async () => {
@@ -277,7 +297,7 @@ export class ImageStore implements Images, ImageSink {
       const writes = facts.references.map((reference) => this.#records.point(withDefaultTag(reference), image.id));
       if (known === undefined) writes.push(this.#records.images.put(image));
       const events = facts.events.map(({ action, name }) => imageEvent(action, image, name ?? image.id));
-      await this.#records.commit(writes, events);
+      await this.#records.commit(writes, [...events, ...(facts.announce?.(image.id) ?? [])]);
       return image;
     });
   }

@@ -40,6 +40,7 @@ export async function importTree(
     config,
     created,
     comment,
+    dockerVersion: images.version,
     history: [{ created, comment }],
     diffIds: [layer.diffId],
   });

@@ -91,6 +91,12 @@ export function parseNameAndTag(name: string, tagOrDigest: string): Reference {
   return { ...reference, tag: tagOrDigest };
 }
 
+/** The same repository under a tag. */
+export function withTag({ domain, path }: Reference, tag: string): Reference {
+  if (!wholeTag.test(tag)) throw invalid('invalid tag format');
+  return { domain, path, tag };
+}
+
 /** Adds the tag `latest` to a reference with neither tag nor digest. */
 export function withDefaultTag(reference: Reference): Reference {
   return reference.tag === undefined && reference.digest === undefined ? { ...reference, tag: 'latest' } : reference;

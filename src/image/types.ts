@@ -1,6 +1,7 @@
 /** Images: the configuration document, its layers, and the names that point to it. */
 import type { Readable } from 'node:stream';
 import type { ChainId, DiffId, ImageId } from '../lib/ids.ts';
+import type { CommitFacts } from './commit.ts';
 
 /** What to run and how: `Config` of a container and of an image, in the newest API's terms, every key present. */
 export interface RunConfig {
@@ -31,6 +32,9 @@ export interface RunConfig {
   readonly StopTimeout?: number | undefined;
   readonly Shell?: readonly string[] | undefined;
 }
+
+/** A `RunConfig` in an answer: without exposed ports the key is absent. */
+export type ShownConfig = Omit<RunConfig, 'ExposedPorts'> & { readonly ExposedPorts?: RunConfig['ExposedPorts'] };
 
 export interface Healthcheck {
   readonly Test?: readonly string[] | undefined;
@@ -100,6 +104,15 @@ export interface ImageLookup {
   get(id: ImageId): Image | undefined;
   /** `repo:tag` names that point to the image, sorted. */
   tagsOf(id: ImageId): readonly string[];
+}
+
+/** What containers need of images beside looking: a committed container becomes one. */
+export interface ImageMaker extends ImageLookup {
+  /**
+   * Makes the image of a committed container durable, with its name and events. Its layers must be held by a lease.
+   * Throws 'not-found' when the image below has gone.
+   */
+  commit(facts: CommitFacts): Promise<Image>;
 }
 
 export interface ImageListQuery {
@@ -192,10 +205,10 @@ export interface ImageInspect {
   readonly Comment: string;
   readonly Created: string;
   readonly Container: string;
-  readonly ContainerConfig: RunConfig;
+  readonly ContainerConfig: ShownConfig;
   readonly DockerVersion: string;
   readonly Author: string;
-  readonly Config: RunConfig;
+  readonly Config: ShownConfig;
   readonly Architecture: string;
   readonly Os: string;
   readonly OsVersion?: string | undefined;

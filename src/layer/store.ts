@@ -176,9 +176,11 @@ export class OverlayLayers implements ArchiveLayers {
     return stream.on('close', () => lease[Symbol.dispose]());
   }
 
-  async commit(containerId: string): Promise<Layer> {
+  async commit(containerId: string): Promise<Layer | null> {
     const parent = this.#parentOf(containerId);
-    const stream = this.#pool.stream({ upper: writablePaths(this.#disk, containerId).upper });
+    const { upper } = writablePaths(this.#disk, containerId);
+    if ((await fs.promises.readdir(upper)).length === 0) return null;
+    const stream = this.#pool.stream({ upper });
     try {
       return await this.apply(parent, { from: { stream } });
     } finally {

@@ -36,8 +36,8 @@ export interface LayerStore {
   apply(parent: ChainId | null, source: ApplySource): Promise<Layer>;
   /** The layer's tar, uncompressed and byte for byte the one that was applied (its digest is the diff ID). */
   tar(chainId: ChainId): Readable;
-  /** Makes the changes of a container's writable tree into a layer (`commit`, import of builds). */
-  commit(containerId: string): Promise<Layer>;
+  /** Makes the changes of a container's writable tree into a layer; null when there are none. */
+  commit(containerId: string): Promise<Layer | null>;
   /** Removes a layer unless another layer or a writable tree stands on it or a lease holds it. Returns freed bytes; 0 if it stays. */
   remove(chainId: ChainId): Promise<number>;
   /** Keeps layers from `remove` until the lease is disposed of. */

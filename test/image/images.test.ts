@@ -36,6 +36,7 @@ async function world(existing?: Bench): Promise<World> {
     containersUsing: (id) => users.get(id) ?? [],
     pull: nothing,
     push: nothing,
+    version: '1.0',
     log: silentLog,
   });
   return {

@@ -99,12 +99,19 @@ describe('changes', () => {
       'HEALTHCHECK --interval=5s --retries=2 CMD curl x',
       { Healthcheck: { Test: ['CMD-SHELL', 'curl x'], Interval: 5e9, Retries: 2 } },
     ],
-    ['# nothing', {}],
+    ['# nothing\nUSER a', { User: 'a' }],
+    ['CMD ["a"]\nENTRYPOINT ["b"]', { Cmd: ['a'], Entrypoint: ['b'] }],
+    ['ENV A=1 \\\n B=2', { Env: ['A=1', 'B=2'] }],
+    ['ENV A=1\nENV B=$A C=\'$A\' D="$A" E=\\$A F=$' + '{NO:-d}', { Env: ['A=1', 'B=1', 'C=$A', 'D=1', 'E=$A', 'F=d'] }],
   ];
   for (const [change, expected] of table) {
     test(change, () => assert.deepEqual(applyChanges(empty, [change]), { ...empty, ...expected }));
   }
   for (const change of [
+    '# nothing',
+    'CMD [1]',
+    'ENV A=$' + '{B',
+    'ENV A=$' + '{B:?x}',
     'RUN x',
     'FROM x',
     'ENV',

@@ -111,9 +111,7 @@ describe('writable trees', () => {
     assert.ok(fs.lstatSync(path.join(root, 'etc/resolv.conf')).isFile(), 'a link would lead the mount elsewhere');
     assert.equal(fs.readlinkSync(path.join(root, 'etc/mtab')), '/proc/mounts');
     assert.equal(fs.statSync(path.join(root, 'dev/shm')).mode & 0o7777, 0o755);
-    const layer = await b.layers.commit(ids[0] ?? '');
-    assert.equal(layer.size, 0);
-    assert.equal(layer.diffId, sha256(Buffer.alloc(1024)), 'an archive of nothing');
+    assert.equal(await b.layers.commit(ids[0] ?? ''), null);
   });
 
   test('a commit holds every change, and looks the same on top of the same layers', async () => {
@@ -141,6 +139,7 @@ describe('writable trees', () => {
       root,
     );
     const layer = await b.layers.commit(id);
+    assert.ok(layer !== null);
     assert.equal(layer.parent, base.chainId);
     const tar = await readAll(b.layers.tar(layer.chainId));
     assert.equal(sha256(tar), layer.diffId);

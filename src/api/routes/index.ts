@@ -1,5 +1,6 @@
 /** Every route of the API. */
 import type { Route } from '../server/route.ts';
+import { commitRoutes } from './commit.ts';
 import { containerRoutes } from './containers.ts';
 import { execRoutes } from './exec.ts';
 import { imageRoutes } from './images.ts';
@@ -11,6 +12,7 @@ import { webSocketRoutes } from './websocket.ts';
 export const routes: readonly Route[] = [
   ...systemRoutes,
   ...containerRoutes,
+  ...commitRoutes,
   ...execRoutes,
   ...imageRoutes,
   ...networkRoutes,
