@@ -96,6 +96,7 @@ export function createContainers(parts: ContainerParts): ContainerService {
         hostnamePath: `${dir}/hostname`,
         hostsPath: `${dir}/hosts`,
         logPath: record.logDriver === 'none' ? '' : set.logPath(record.id),
+        health: isRunning(record) && record.health ? (set.live(record.id).health ?? record.health) : record.health,
         execIds: execs.idsOf(record.id),
         graphDriverData: parts.layers.describeWritable(record.id),
         sizes: size ? await sizesOf(set, record) : null,

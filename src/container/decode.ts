@@ -4,6 +4,7 @@ import { invalid } from '../lib/errors.ts';
 import { parseFileSize } from '../lib/size.ts';
 import type { PortBinding } from '../network/types.ts';
 import type { CreateBody } from './api.ts';
+import { checkHealthcheck, mergeHealthcheck } from './health.ts';
 import { parseSignal } from './signals.ts';
 import type { HostConfig } from './types.ts';
 
@@ -60,7 +61,7 @@ export function mergeEnv(below: readonly string[] | null, above: readonly string
 
 /** The user's config on top of the image's, as dockerd merges them (`ExposedPorts`, `Volumes`, `Labels`, `Env` by key). */
 export function mergeConfig(own: RunConfig, image: RunConfig): RunConfig {
-  const healthcheck = own.Healthcheck ?? image.Healthcheck;
+  const healthcheck = mergeHealthcheck(own.Healthcheck, image.Healthcheck);
   const stopSignal = own.StopSignal || image.StopSignal;
   const shell = own.Shell?.length ? own.Shell : image.Shell;
   const bothMaps = <T>(a: Readonly<Record<string, T>> | null, b: Readonly<Record<string, T>> | null) =>
@@ -94,6 +95,7 @@ export function checkConfig(config: RunConfig): void {
   if (config.WorkingDir !== '' && !config.WorkingDir.startsWith('/')) {
     throw invalid(`the working directory '${config.WorkingDir}' is invalid, it needs to be an absolute path`);
   }
+  checkHealthcheck(config.Healthcheck);
   if (config.StopSignal) parseSignal(config.StopSignal);
   // The kernel has room for no more.
   if (Buffer.byteLength(config.Hostname) > hostnameBytesMax) {

@@ -4,6 +4,7 @@ import { internal } from '../lib/errors.ts';
 import type { ContainerId } from '../lib/ids.ts';
 import { rfc3339Nano } from '../lib/time.ts';
 import type { ExitNotice } from '../runtime/types.ts';
+import { healthAtEnd } from './health.ts';
 import { joinedEndpoints, networkEvents } from './networking.ts';
 import { removalOf } from './removal.ts';
 import { nextDelayMs, restartsAfterExit } from './restart.ts';
@@ -87,6 +88,7 @@ export class Endings {
     const { parts } = this.#set;
     const { id } = record;
     const live = this.#set.live(id);
+    void live.prober?.stop();
     const ending: Ending = {
       exitCode: notice.exitCode,
       oomKilled: notice.oomKilled,
@@ -102,6 +104,7 @@ export class Endings {
       ...record,
       endpoints: joinedEndpoints(record, null),
       sandbox: null,
+      ...(record.health ? { health: healthAtEnd(live.health ?? record.health) } : {}),
       state: again
         ? { is: 'restarting', nextAttemptAt: Date.now() + live.lastDelayMs, ...ending }
         : { is: 'exited', ...ending },

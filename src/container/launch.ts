@@ -4,8 +4,10 @@ import type { ContainerId } from '../lib/ids.ts';
 import { nowNano, rfc3339Nano } from '../lib/time.ts';
 import { portsToPublish } from '../network/ports.ts';
 import type { Sandbox } from '../network/types.ts';
+import { healthAtStart, probePlan } from './health.ts';
 import type { LiveContainer } from './live.ts';
 import { joinedEndpoints, networkEvents, portOptions, writeNetworkFiles } from './networking.ts';
+import { startProbing } from './prober.ts';
 import { destroy } from './removal.ts';
 import { endingOf, isRunning, launchedOf, type RunningRecord } from './running.ts';
 import { type ContainerSet, containerEvent } from './set.ts';
@@ -58,6 +60,7 @@ export async function launch(set: ContainerSet, record: ContainerRecord): Promis
       endpoints: joinedEndpoints(record, network.sandbox),
       sandbox: network.sandbox,
       stoppedByUser: false,
+      health: probePlan(record.config) === null ? undefined : healthAtStart(record.health),
     };
     await set.commit(running, [...networkEvents(running, 'connect'), containerEvent(running, 'start')]);
   } catch (error) {
@@ -66,7 +69,9 @@ export async function launch(set: ContainerSet, record: ContainerRecord): Promis
   }
   undo.move();
   watchLog(set, running, live);
+  live.health = running.health ?? null;
   await release(set, running, live);
+  startProbing(set, running, false);
 }
 
 /**

@@ -8,6 +8,7 @@
 import { conflict, EngineError, internal, unchanged } from '../lib/errors.ts';
 import { type Endings, endsContainer, stopSignalOf } from './endings.ts';
 import { launch, watchLog } from './launch.ts';
+import { startProbing } from './prober.ts';
 import { destroy } from './removal.ts';
 import type { Restarts } from './restarts.ts';
 import { isRunning, type RunningRecord } from './running.ts';
@@ -62,6 +63,7 @@ export class Life {
       if (!isRunning(record)) throw unchanged(`Container ${ref} is already stopped`);
       const ended = this.#set.live(id).ended.promise;
       await this.#endings.signal(record, stopSignalOf(record), true);
+      void this.#set.live(id).prober?.stop();
       return { ended, seconds: timeoutSeconds ?? record.config.StopTimeout ?? stopTimeoutSecondsDefault };
     });
     if (run !== null) await this.#endings.endPatiently(id, run.ended, run.seconds);
@@ -111,6 +113,8 @@ export class Life {
         await runtime.resume(id).catch(() => undefined);
         throw error;
       }
+      // A frozen probe would only run into its timeout.
+      void this.#set.live(id).prober?.stop();
     });
   }
 
@@ -121,6 +125,7 @@ export class Life {
       if (!isRunning(record)) throw conflict(`Container ${record.id} is not running`);
       if (!record.state.paused) throw internal(`Container ${record.id} is not paused`);
       await this.#resume(record);
+      startProbing(this.#set, record, false);
     });
   }
 
@@ -190,7 +195,10 @@ export class Life {
     await runtime.start(record.id);
     // The same for pausing: what was answered is in the record.
     if (record.state.paused) await runtime.pause(record.id);
-    else await runtime.resume(record.id);
+    else {
+      await runtime.resume(record.id);
+      startProbing(this.#set, record, true);
+    }
   }
 
   async #resume(record: RunningRecord): Promise<void> {

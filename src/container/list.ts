@@ -117,7 +117,7 @@ const filterTests: Readonly<Record<string, (values: readonly string[], set: Cont
     values.some((value) => matchesPort(value, Object.keys(record.config.ExposedPorts ?? {}))),
   health: (values) => {
     for (const value of values) if (!healthWords.includes(value)) throw invalid(`invalid filter 'health=${value}'`);
-    return () => values.includes('none');
+    return ({ health }) => values.includes(health?.status ?? 'none');
   },
   'is-task': (values) => () => values.some((value) => value === 'false' || value === '0'),
   isolation: () => () => true,

@@ -4,6 +4,8 @@
  */
 import { whenOver } from '../log/ending.ts';
 import type { StdinPipe } from '../runtime/types.ts';
+import type { Health } from './health.ts';
+import type { Prober } from './prober.ts';
 
 /** How a run ended, as waiters learn it. */
 export interface RunEnd {
@@ -102,6 +104,10 @@ export class LiveContainer {
   removing = false;
   /** Commits that hold the current run still while they read. In memory only: a daemon that starts anew lets it go on. */
   readonly heldBy = new Set<symbol>();
+  /** As the last probe left it; null before the first run with a health check under this daemon. */
+  health: Health | null = null;
+  /** Runs the health probes while the container runs and is not paused. */
+  prober: Prober | null = null;
   /** Takes the log's size watch back. */
   unwatchLog: (() => void) | null = null;
 
@@ -115,6 +121,7 @@ export class LiveContainer {
     this.heldBy.clear();
     this.size = null;
     this.stopping = false;
+    void this.prober?.stop();
   }
 
   cancelRestart(): void {

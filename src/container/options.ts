@@ -22,19 +22,7 @@ const refused = (property: string, isUsed: Unsupported['isUsed'], why: string): 
   answer: 'refused',
   why,
 });
-const warned = (property: string, isUsed: Unsupported['isUsed'], why: string): Unsupported => ({
-  property,
-  isUsed,
-  answer: 'warned',
-  why,
-});
-
 export const unsupportedOptions: readonly Unsupported[] = [
-  warned(
-    'Healthcheck',
-    (c) => filled(c.Healthcheck?.Test) && c.Healthcheck?.Test?.[0] !== 'NONE',
-    'health checks are not run yet',
-  ),
   refused('MacAddress', (c) => (c.MacAddress ?? '') !== '', 'fixed MAC addresses are not supported yet'),
   refused(
     'HostConfig.VolumesFrom',

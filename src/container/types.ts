@@ -1,7 +1,9 @@
 /** Containers as the engine keeps them: a frozen record per container, in the newest API's terms. */
+
 import type { RunConfig } from '../image/types.ts';
 import type { ContainerId, ImageId } from '../lib/ids.ts';
 import type { Endpoint, PortBinding, Sandbox } from '../network/types.ts';
+import type { Health } from './health.ts';
 
 /** `HostConfig` of API 1.26, normalised: every key present, absent lists null as dockerd has them. */
 export interface HostConfig {
@@ -189,6 +191,8 @@ export interface ContainerRecord {
   readonly mounts: readonly MountPoint[];
   readonly state: State;
   readonly restartCount: number;
+  /** Of the last run, when it had a health check; results since the last change of the status are in memory only. */
+  readonly health?: Health | undefined;
   /** The user stopped it: `unless-stopped` and `on-failure` leave it so over a daemon restart. */
   readonly stoppedByUser: boolean;
   /** Cgroup path below each hierarchy, e.g. `/docker/<id>`. */

@@ -3,6 +3,7 @@ import { configJson } from '../image/config.ts';
 import type { PublishedPort } from '../network/types.ts';
 import type { Json } from './api.ts';
 import { humanDuration } from './duration.ts';
+import type { Health } from './health.ts';
 import type { ContainerRecord, MountPoint, State } from './types.ts';
 
 export const never = '0001-01-01T00:00:00Z';
@@ -14,19 +15,22 @@ export function statusWord(state: State): StatusWord {
 }
 
 /** `Up 5 seconds`, `Exited (0) 3 minutes ago`, as `docker ps` prints it. */
-export function statusText(state: State, now: number): string {
+export function statusText(state: State, now: number, health?: Health): string {
   const since = (time: string) => humanDuration(Math.max(0, now - Date.parse(time)));
   switch (state.is) {
     case 'created':
       return 'Created';
     case 'running':
-      return `Up ${since(state.startedAt)}${state.paused ? ' (Paused)' : ''}`;
+      return `Up ${since(state.startedAt)}${state.paused ? ' (Paused)' : healthText(health)}`;
     case 'restarting':
       return `Restarting (${state.exitCode}) ${since(state.finishedAt)} ago`;
     case 'exited':
       return `Exited (${state.exitCode}) ${since(state.finishedAt)} ago`;
   }
 }
+
+const healthText = (health: Health | undefined) =>
+  health === undefined ? '' : ` (${health.status === 'starting' ? 'health: starting' : health.status})`;
 
 /** The program and its arguments: Entrypoint and Cmd as one list. */
 export function commandOf(record: ContainerRecord): { readonly path: string; readonly args: readonly string[] } {
@@ -126,7 +130,7 @@ export function summary(record: ContainerRecord, imageName: string, now: number,
     ...(sizes === null ? {} : { ...(sizes.rw > 0 ? { SizeRw: sizes.rw } : {}), SizeRootFs: sizes.root }),
     Labels: record.config.Labels ?? {},
     State: statusWord(record.state),
-    Status: statusText(record.state, now),
+    Status: statusText(record.state, now, record.health),
     HostConfig: { NetworkMode: record.hostConfig.NetworkMode },
     NetworkSettings: { Networks: networksJson(record) },
     Mounts: mountsJson(record),
@@ -140,7 +144,7 @@ export interface Sizes {
   readonly root: number;
 }
 
-function stateJson(state: State): Json {
+function stateJson(state: State, health: Health | undefined): Json {
   const running = state.is === 'running';
   const ended = state.is === 'exited' || state.is === 'restarting';
   return {
@@ -155,6 +159,7 @@ function stateJson(state: State): Json {
     Error: running ? '' : state.error,
     StartedAt: running || ended ? state.startedAt : never,
     FinishedAt: ended ? state.finishedAt : never,
+    ...(health ? { Health: { Status: health.status, FailingStreak: health.failingStreak, Log: health.log } } : {}),
   };
 }
 
@@ -164,6 +169,8 @@ export interface InspectExtras {
   readonly hostnamePath: string;
   readonly hostsPath: string;
   readonly logPath: string;
+  /** The newest; the record's may be older. */
+  readonly health: Health | undefined;
   readonly execIds: readonly string[];
   readonly graphDriverData: Readonly<Record<string, string>>;
   readonly sizes: Sizes | null;
@@ -178,7 +185,7 @@ export function inspection(record: ContainerRecord, extras: InspectExtras): Json
     Created: record.created,
     Path: path,
     Args: args,
-    State: stateJson(record.state),
+    State: stateJson(record.state, extras.health),
     Image: record.imageId,
     ResolvConfPath: extras.resolvConfPath,
     HostnamePath: extras.hostnamePath,

@@ -153,19 +153,26 @@ function triggerOf(rest: string): string {
   return rest;
 }
 
+const healthOption = /^--([a-z-]+)=(\S*)\s*/;
+const healthDurations: Readonly<Record<string, string>> = {
+  interval: 'Interval',
+  timeout: 'Timeout',
+  'start-period': 'StartPeriod',
+};
+
 function healthcheckOf(rest: string): Healthcheck {
   const amounts: Record<string, number> = {};
   let left = rest;
-  for (let option = /^--([a-z]+)=(\S*)\s*/.exec(left); option !== null; option = /^--([a-z]+)=(\S*)\s*/.exec(left)) {
+  for (let option = healthOption.exec(left); option !== null; option = healthOption.exec(left)) {
     const [whole, name = '', value = ''] = option;
     left = left.slice(whole.length);
     if (name === 'retries') {
       if (!/^\d+$/.test(value)) throw invalid(`HEALTHCHECK: --retries must be a number, not "${value}"`);
       amounts.Retries = Number(value);
-    } else if (name === 'interval' || name === 'timeout') {
+    } else if (Object.hasOwn(healthDurations, name)) {
       const duration = parseDuration(value);
       if (duration === undefined || duration < 0n) throw invalid(`HEALTHCHECK: --${name}: invalid duration "${value}"`);
-      amounts[name === 'interval' ? 'Interval' : 'Timeout'] = Number(duration);
+      amounts[healthDurations[name] ?? ''] = Number(duration);
     } else throw invalid(`Unknown flag: ${name}`);
   }
   const [, type = '', command = ''] = /^(\S*)\s*([\s\S]*)$/.exec(left) ?? [];

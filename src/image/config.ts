@@ -122,8 +122,8 @@ export function runConfigOf(from: Json): RunConfig {
 
 function healthcheckOf(from: Json): Healthcheck {
   const test = textsAt(from, 'Test');
-  const amount = (key: 'Interval' | 'Timeout' | 'Retries') => typeof from[key] === 'number' && { [key]: from[key] };
-  return { ...(test !== null && { Test: test }), ...amount('Interval'), ...amount('Timeout'), ...amount('Retries') };
+  const amounts = ['Interval', 'Timeout', 'StartPeriod', 'Retries'].filter((key) => typeof from[key] === 'number');
+  return { ...(test !== null && { Test: test }), ...Object.fromEntries(amounts.map((key) => [key, from[key]])) };
 }
 
 /** `Config` as answers show it: clients take an absent `ExposedPorts` and an empty one for the same, null for neither. */

@@ -42,6 +42,8 @@ export interface Healthcheck {
   readonly Interval?: number | undefined;
   /** Nanoseconds. */
   readonly Timeout?: number | undefined;
+  /** Nanoseconds after the start in which failures do not count (API 1.29). */
+  readonly StartPeriod?: number | undefined;
   readonly Retries?: number | undefined;
 }
 

@@ -47,6 +47,21 @@ const nanosOfUnit: Readonly<Record<string, number>> = {
   h: 3600e9,
 };
 
+/** Nanoseconds as Go prints a duration: `1m30s`, `1.5s`, `300ms`. */
+export function goDuration(nanos: number): string {
+  if (nanos === 0) return '0s';
+  for (const [unit, scale] of [
+    ['ns', 1],
+    ['µs', 1e3],
+    ['ms', 1e6],
+  ] as const)
+    if (Math.abs(nanos) < scale * 1000) return `${nanos / scale}${unit}`;
+  const seconds = nanos / 1e9;
+  const [hours, minutes] = [Math.trunc(seconds / 3600), Math.trunc((seconds % 3600) / 60)];
+  const rest = `${Number((seconds % 60).toFixed(9))}s`;
+  return hours > 0 ? `${hours}h${minutes}m${rest}` : minutes > 0 ? `${minutes}m${rest}` : rest;
+}
+
 /** A Go duration (`1h30m`, `-1.5s`, `300ms`, `0`) in nanoseconds; undefined if it is none. */
 export function parseDuration(text: string): bigint | undefined {
   if (/^[+-]?0$/.test(text)) return 0n;

@@ -33,6 +33,41 @@ function statFields(pid: number): readonly string[] | null {
   }
 }
 
+/**
+ * Of `candidates`, what a process has started: its children, theirs, and whoever is in the session of one of them, also when those
+ * between have gone. Children come first.
+ */
+export function familyOf(parent: number, candidates: readonly number[]): readonly number[] {
+  const rows = candidates.flatMap((pid) => {
+    const fields = statFields(pid);
+    return fields === null || fields[0] === 'Z' ? [] : [{ pid, parent: Number(fields[1]), session: Number(fields[3]) }];
+  });
+  const members = new Set<number>([parent]);
+  for (let before = 0; before < members.size; ) {
+    before = members.size;
+    for (const row of rows) if (members.has(row.parent) || members.has(row.session)) members.add(row.pid);
+  }
+  members.delete(parent);
+  return [...members];
+}
+
+/** Children of a single-threaded process, wherever they are; none where the kernel does not tell. */
+export function childrenOf(pid: number): readonly number[] {
+  try {
+    return fs.readFileSync(`/proc/${pid}/task/${pid}/children`, 'latin1').split(' ').filter(Boolean).map(Number);
+  } catch (error) {
+    if (isErrno(error, 'ENOENT', 'ESRCH')) return [];
+    throw error;
+  }
+}
+
+/** Milliseconds since a process was forked; null when it has gone. */
+export function runsForMs(pid: number): number | null {
+  const ticks = startTicks(pid);
+  if (ticks === null) return null;
+  return Number(fs.readFileSync('/proc/uptime', 'latin1').split(' ')[0]) * 1000 - ticks * 10;
+}
+
 /** Signals that very process; false when it has gone. The pidfd pins the process before its identity is compared. */
 export function signalProcess(pid: number, expectedStartTicks: number, signal: number): boolean {
   try {

@@ -28,7 +28,9 @@ import { createFailure } from './failure.ts';
 import { type MachineLimits, missingLimits, readMachine } from './machine.ts';
 import { connectStdin, launchMonitor, MonitorControl } from './monitor.ts';
 import { CgroupParents } from './parents.ts';
+import type { ProbeLaunch } from './probe.ts';
 import { realtimeGranted } from './realtime.ts';
+import { createProbe, residentShell } from './resident.ts';
 import { ownHardLimits, updateOf } from './resources.ts';
 import { makeDirectories } from './rootfs.ts';
 import {
@@ -47,6 +49,8 @@ import type {
   ExitNotice,
   Launched,
   LaunchSpec,
+  Probe,
+  ProbeOptions,
   Runtime,
   RuntimeDescription,
   StdinPipe,
@@ -620,24 +624,7 @@ class OciRuntime implements LocalRuntime {
     this.anticipate();
     const record = this.#record(spec.id);
     const { binary } = this.#runtimeNamed(record.runtime);
-    const container = record.process;
-    // Without a user of its own it runs as the container's, with the same further groups.
-    const user = resolveUser(record.rootfs, spec.user || record.user, spec.user ? null : record.groupAdd);
-    const capabilities = spec.privileged ? [...this.#ready(this.#host).held] : container.capabilities.bounding;
-    const [height, width] = spec.consoleSize ?? [0, 0];
-    const process: OciProcess = {
-      terminal: spec.tty && !spec.detached,
-      ...(height > 0 && width > 0 && { consoleSize: { height, width } }),
-      user: { uid: user.uid, gid: user.gid, additionalGids: user.additionalGids },
-      args: spec.cmd,
-      env: environment([...record.env, ...spec.env], { hostname: record.hostname, tty: spec.tty, home: user.home }),
-      cwd: spec.workingDir || container.cwd,
-      capabilities: capabilitySets(capabilities, user.uid),
-      rlimits: container.rlimits,
-      noNewPrivileges: container.noNewPrivileges,
-      ...(container.oomScoreAdj !== undefined && { oomScoreAdj: container.oomScoreAdj }),
-      ...(container.apparmorProfile !== undefined && { apparmorProfile: container.apparmorProfile }),
-    };
+    const process = this.#execProcess(record, spec);
     this.#execCount += 1;
     return launchExec({
       runtime: this.#executable(binary),
@@ -653,6 +640,59 @@ class OciRuntime implements LocalRuntime {
       consoleSize: spec.consoleSize,
       enter: (work) => this.#enter(work),
     });
+  }
+
+  #execProcess(record: LaunchRecord, spec: Omit<ExecSpec, 'id' | 'stdin'>): OciProcess {
+    const container = record.process;
+    // Without a user of its own it runs as the container's, with the same further groups.
+    const user = resolveUser(record.rootfs, spec.user || record.user, spec.user ? null : record.groupAdd);
+    const capabilities = spec.privileged ? [...this.#ready(this.#host).held] : container.capabilities.bounding;
+    const [height, width] = spec.consoleSize ?? [0, 0];
+    return {
+      terminal: spec.tty && !spec.detached,
+      ...(height > 0 && width > 0 && { consoleSize: { height, width } }),
+      user: { uid: user.uid, gid: user.gid, additionalGids: user.additionalGids },
+      args: spec.cmd,
+      env: environment([...record.env, ...spec.env], { hostname: record.hostname, tty: spec.tty, home: user.home }),
+      cwd: spec.workingDir || container.cwd,
+      capabilities: capabilitySets(capabilities, user.uid),
+      rlimits: container.rlimits,
+      noNewPrivileges: container.noNewPrivileges,
+      ...(container.oomScoreAdj !== undefined && { oomScoreAdj: container.oomScoreAdj }),
+      ...(container.apparmorProfile !== undefined && { apparmorProfile: container.apparmorProfile }),
+    };
+  }
+
+  prepareProbe(id: ContainerId, cmd: readonly string[], options: ProbeOptions): Probe {
+    const record = this.#record(id);
+    const { binary } = this.#runtimeNamed(record.runtime);
+    const directory = this.#directory(id);
+    const log = `${directory}/probe.log`;
+    const global = [
+      ...binary.runtimeArgs,
+      '--root',
+      this.#stateRoot(record.runtime),
+      '--log',
+      log,
+      '--log-format',
+      'json',
+    ];
+    const same = { env: [], user: '', workingDir: '', tty: false, privileged: false, detached: false };
+    const launchOf = (name: string, words: readonly string[]) => {
+      const file = `${directory}/${name}.json`;
+      fs.writeFileSync(file, encodeSpec(this.#execProcess(record, { ...same, cmd: words })), { mode: 0o600 });
+      return (): ProbeLaunch => ({
+        runtime: this.#executable(binary),
+        args: [...global, 'exec', '--process', file],
+        id,
+        command: cmd[0] ?? '',
+        log,
+        outputBytesMax: options.outputBytesMax,
+        processes: () => this.processes(id),
+        enter: (work) => this.#enter(work),
+      });
+    };
+    return createProbe(launchOf('probe', cmd), options.frequent ? launchOf('probe-shell', residentShell(cmd)) : null);
   }
 
   async processes(id: ContainerId): Promise<readonly number[]> {

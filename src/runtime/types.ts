@@ -91,6 +91,8 @@ export interface Runtime {
   reopenLog(id: ContainerId): void;
 
   exec(spec: ExecSpec): Promise<ExecProcess>;
+  /** Prepares a command without terminal and stdin that will be run in the running container again and again, as its own user. */
+  prepareProbe(id: ContainerId, cmd: readonly string[], options: ProbeOptions): Probe;
   /** pids inside, from the cgroup. */
   processes(id: ContainerId): Promise<readonly number[]>;
   /** Counters of the cgroup (v1 and v2), in the shape of `GET /containers/{id}/stats` of API 1.26 without names, network and times. */
@@ -149,6 +151,36 @@ export interface ExecProcess {
   resize(rows: number, columns: number): void;
   /** 126 cannot be run, 127 not found, else the process's own; 128 + signal when killed. */
   readonly exit: Promise<number>;
+}
+
+export interface ProbeOptions {
+  /** Output beyond is cut. */
+  readonly outputBytesMax: number;
+  /** It comes so often that a shell may stay in the container to run it. */
+  readonly frequent: boolean;
+}
+
+export interface Probe {
+  /** One at a time. Throws when it cannot even be tried. */
+  run(): ProbeRun;
+  /** It will not be run again. */
+  close(): void;
+}
+
+export interface ProbeRun {
+  /** Never rejects. */
+  readonly ended: Promise<ProbeEnd>;
+  /** Milliseconds that the command has been running; null while the runtime is still preparing it, or when it has ended. */
+  ranMs(): Promise<number | null>;
+  /** Ends the command and everything it has started. */
+  kill(): Promise<void>;
+}
+
+export interface ProbeEnd {
+  /** -1 when it could not be run; `output` says why. */
+  readonly exitCode: number;
+  /** Both streams together. */
+  readonly output: string;
 }
 
 export interface OutputChunk {

@@ -143,10 +143,6 @@ describe('Config', () => {
     await engine.call('DELETE', `/containers/${id}?v=1`);
     await eventually(() => !fs.existsSync(mount.Source));
   });
-  test('options that have no effect are told', async () => {
-    const { Warnings } = await create({ Cmd: ['true'], Healthcheck: { Test: ['CMD', 'true'] } });
-    assert.match(Warnings.join(), /Healthcheck has no effect/);
-  });
 });
 
 describe('HostConfig: files', () => {

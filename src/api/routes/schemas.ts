@@ -18,7 +18,7 @@ const config = {
   StdinOnce: bool,
   Env: texts,
   Cmd: words,
-  Healthcheck: object({ Test: texts, Interval: whole, Timeout: whole, Retries: whole }),
+  Healthcheck: object({ Test: texts, Interval: whole, Timeout: whole, StartPeriod: whole, Retries: whole }),
   ArgsEscaped: bool,
   Image: text,
   Volumes: set,
