@@ -2,6 +2,7 @@
 import type { RunConfig } from '../image/types.ts';
 import type { ExecId } from '../lib/ids.ts';
 import type { LogQuery } from '../log/types.ts';
+import type { Limits } from './limits.ts';
 import type { HostConfig } from './types.ts';
 
 /** The body of `POST /containers/create`, as sent: any key may be absent. */
@@ -9,6 +10,9 @@ export type CreateBody = Partial<{ -readonly [K in keyof RunConfig]: RunConfig[K
   HostConfig?: Partial<{ -readonly [K in keyof HostConfig]: HostConfig[K] | null }> | null;
   NetworkingConfig?: { EndpointsConfig?: Record<string, Record<string, unknown> | null> | null } | null;
 };
+
+/** The body of `POST /containers/{id}/update`: what is absent or zero keeps its value. */
+export type UpdateBody = Pick<NonNullable<CreateBody['HostConfig']>, keyof Limits | 'RestartPolicy'>;
 
 export interface ListQuery {
   readonly all: boolean;
@@ -88,6 +92,8 @@ export interface Containers {
   pause(ref: string): Promise<void>;
   unpause(ref: string): Promise<void>;
   rename(ref: string, name: string): Promise<void>;
+  /** Changes limits and the restart policy, of a running container at once. */
+  update(ref: string, body: UpdateBody): Promise<{ readonly Warnings: readonly string[] }>;
   remove(
     ref: string,
     options: { readonly force: boolean; readonly volumes: boolean; readonly link: boolean },

@@ -17,6 +17,7 @@ import { isRunning } from './running.ts';
 import { type ContainerParts, ContainerSet, containerEvent } from './set.ts';
 import { containerStats, containerTop } from './stats.ts';
 import { attach, readLogs } from './streams.ts';
+import { updateContainer } from './update.ts';
 import { inspection } from './view.ts';
 
 export interface ContainerService extends Containers {
@@ -63,6 +64,7 @@ export function createContainers(parts: ContainerParts): ContainerService {
         }
         await life.rename(ref, bare);
       }),
+    update: (ref, body) => once(() => updateContainer(set, ref, body)),
     wait: async (ref, signal) => {
       const record = set.index.find(ref);
       if (record === undefined) {

@@ -1,16 +1,14 @@
 /** `POST /containers/create`: from a request to a durable record with its writable tree and volumes. */
 import fs from 'node:fs/promises';
-import path from 'node:path';
 import { invalid, notFound, notImplemented } from '../lib/errors.ts';
 import { type ContainerId, newId, shortId } from '../lib/ids.ts';
 import { nowNano, rfc3339Nano } from '../lib/time.ts';
 import { portsToPublish } from '../network/ports.ts';
 import type { Endpoint } from '../network/types.ts';
 import { openInRoot } from '../platform/files.ts';
-import { defaultCgroupParent } from '../runtime/parents.ts';
 import type { Write } from '../store/types.ts';
 import type { CreateBody } from './api.ts';
-import { checkConfig, checkHostConfig, decodeConfig, decodeHostConfig, mergeConfig } from './decode.ts';
+import { cgroupPathOf, checkConfig, checkHostConfig, decodeConfig, decodeHostConfig, mergeConfig } from './decode.ts';
 import { checkLimits } from './limits.ts';
 import { type PlannedMount, planMounts } from './mounts.ts';
 import { checkName, inventName } from './names.ts';
@@ -78,9 +76,6 @@ export async function createContainer(
   undo.move();
   return { Id: id, Warnings: warnings };
 }
-
-/** A relative parent counts from the root of each hierarchy, where init is. */
-const cgroupPathOf = (parent: string, id: ContainerId) => path.posix.join('/', parent || defaultCgroupParent, id);
 
 const defaultHostname = (networkMode: string, id: ContainerId) =>
   networkMode === 'host' || networkMode.startsWith('container:') ? '' : shortId(id);

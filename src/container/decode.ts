@@ -1,8 +1,11 @@
 /** From the body of `POST /containers/create` and the image's config to the frozen parts of a record. */
+import path from 'node:path';
 import type { RunConfig } from '../image/types.ts';
 import { invalid } from '../lib/errors.ts';
+import type { ContainerId } from '../lib/ids.ts';
 import { parseFileSize } from '../lib/size.ts';
 import type { PortBinding } from '../network/types.ts';
+import { defaultCgroupParent } from '../runtime/parents.ts';
 import type { CreateBody } from './api.ts';
 import { checkHealthcheck, mergeHealthcheck } from './health.ts';
 import { parseSignal } from './signals.ts';
@@ -158,18 +161,18 @@ export function decodeHostConfig(given: NonNullable<CreateBody['HostConfig']>, d
     NanoCpus: given.NanoCpus ?? 0,
     CgroupParent: given.CgroupParent ?? '',
     BlkioWeight: given.BlkioWeight ?? 0,
-    BlkioWeightDevice: given.BlkioWeightDevice ?? null,
-    BlkioDeviceReadBps: given.BlkioDeviceReadBps ?? null,
-    BlkioDeviceWriteBps: given.BlkioDeviceWriteBps ?? null,
-    BlkioDeviceReadIOps: given.BlkioDeviceReadIOps ?? null,
-    BlkioDeviceWriteIOps: given.BlkioDeviceWriteIOps ?? null,
+    BlkioWeightDevice: withKeys(given.BlkioWeightDevice, { Path: '', Weight: 0 }),
+    BlkioDeviceReadBps: withKeys(given.BlkioDeviceReadBps, { Path: '', Rate: 0 }),
+    BlkioDeviceWriteBps: withKeys(given.BlkioDeviceWriteBps, { Path: '', Rate: 0 }),
+    BlkioDeviceReadIOps: withKeys(given.BlkioDeviceReadIOps, { Path: '', Rate: 0 }),
+    BlkioDeviceWriteIOps: withKeys(given.BlkioDeviceWriteIOps, { Path: '', Rate: 0 }),
     CpuPeriod: given.CpuPeriod ?? 0,
     CpuQuota: given.CpuQuota ?? 0,
     CpuRealtimePeriod: given.CpuRealtimePeriod ?? 0,
     CpuRealtimeRuntime: given.CpuRealtimeRuntime ?? 0,
     CpusetCpus: given.CpusetCpus ?? '',
     CpusetMems: given.CpusetMems ?? '',
-    Devices: given.Devices ?? null,
+    Devices: withKeys(given.Devices, { PathOnHost: '', PathInContainer: '', CgroupPermissions: '' }),
     DeviceCgroupRules: given.DeviceCgroupRules ?? null,
     DiskQuota: given.DiskQuota ?? 0,
     KernelMemory: given.KernelMemory ?? 0,
@@ -179,7 +182,7 @@ export function decodeHostConfig(given: NonNullable<CreateBody['HostConfig']>, d
     MemorySwappiness: given.MemorySwappiness === -1 ? null : (given.MemorySwappiness ?? null),
     OomKillDisable: given.OomKillDisable ?? false,
     PidsLimit: given.PidsLimit ?? 0,
-    Ulimits: given.Ulimits ?? null,
+    Ulimits: withKeys(given.Ulimits, { Name: '', Soft: 0, Hard: 0 }),
     CpuCount: given.CpuCount ?? 0,
     CpuPercent: given.CpuPercent ?? 0,
     IOMaximumIOps: given.IOMaximumIOps ?? 0,
@@ -191,6 +194,14 @@ export function decodeHostConfig(given: NonNullable<CreateBody['HostConfig']>, d
     ...(given.Init !== undefined && given.Init !== null ? { Init: given.Init } : {}),
   };
 }
+
+/** A relative parent counts from the root of each hierarchy, where init is. */
+export const cgroupPathOf = (parent: string, id: ContainerId) =>
+  path.posix.join('/', parent || defaultCgroupParent, id);
+
+/** Rows with every key, also those that the client left out. */
+const withKeys = <T extends object>(rows: readonly Partial<T>[] | null | undefined, keys: T): readonly T[] | null =>
+  rows?.map((row) => ({ ...keys, ...row })) ?? null;
 
 /** A binding names both sides, also when the client left one to be chosen. */
 function withBothKeys(bindings: NonNullable<HostConfig['PortBindings']>): HostConfig['PortBindings'] {

@@ -15,6 +15,7 @@ import { isRunning, type RunningRecord } from './running.ts';
 import { type ContainerSet, containerEvent } from './set.ts';
 import { parseSignal, SIGKILL } from './signals.ts';
 import type { ContainerRecord } from './types.ts';
+import { finishUpdate } from './update.ts';
 
 const stopTimeoutSecondsDefault = 10;
 
@@ -199,6 +200,7 @@ export class Life {
       await runtime.resume(record.id);
       startProbing(this.#set, record, true);
     }
+    await finishUpdate(this.#set, record);
   }
 
   async #resume(record: RunningRecord): Promise<void> {

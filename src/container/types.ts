@@ -198,4 +198,6 @@ export interface ContainerRecord {
   /** Cgroup path below each hierarchy, e.g. `/docker/<id>`. */
   readonly cgroupPath: string;
   readonly logDriver: string;
+  /** Limits that the kernel is being told, of the run that began at `startedAt`; see `update.ts`. */
+  readonly updating?: { readonly hostConfig: HostConfig; readonly startedAt: string } | undefined;
 }

@@ -144,6 +144,16 @@ export class Cgroup {
     }
   }
 
+  /** Takes limits away that crun 1.8 can only set. */
+  async lift(limit: 'cpu' | 'pids' | 'oom-kill-disable'): Promise<void> {
+    const v2 = this.#layout.version === 2;
+    const write = (controller: string, name: string, value: string) =>
+      fsp.writeFile(v2 ? `${this.directories[0]}/${name}` : this.#file(controller, name), value);
+    if (limit === 'pids') await write('pids', 'pids.max', 'max');
+    else if (limit === 'cpu') await write('cpu', v2 ? 'cpu.max' : 'cpu.cfs_quota_us', v2 ? 'max' : '-1');
+    else if (!v2) await write('memory', 'memory.oom_control', '0');
+  }
+
   /** Stops or continues everything inside; resolves when the kernel says so. */
   async freeze(frozen: boolean): Promise<void> {
     const [file, word, reached] =

@@ -4,6 +4,7 @@ import type { HostConfig, ThrottleDevice } from '../container/types.ts';
 import { internal, invalid } from '../lib/errors.ts';
 import { splitDevice } from '../platform/files.ts';
 import type { KernelLimits } from './cgroup.ts';
+import type { MachineLimits } from './machine.ts';
 
 export interface Resources {
   memory?: Record<string, number | boolean>;
@@ -23,6 +24,9 @@ export interface DeviceRule {
 
 /** Microseconds; the kernel's default, and what NanoCpus is counted in. */
 const cpuPeriodDefault = 100_000;
+
+/** The kernel's own. */
+const cpuSharesDefault = 1024;
 
 /** Translates the limits; the warnings are dockerd's words. */
 export function resourcesOf(
@@ -121,10 +125,35 @@ export function resourcesOf(
   return { resources, warnings };
 }
 
-/** The same for a container that runs: what has no limit any more is said too, since the kernel would keep the old one. */
-export function updateOf(config: HostConfig, kernel: KernelLimits): Resources {
-  const { resources } = resourcesOf(config, kernel);
-  return { ...resources, ...(kernel.pids && config.PidsLimit < 0 && { pids: { limit: -1 } }) };
+const throttles = ['BlkioDeviceReadBps', 'BlkioDeviceWriteBps', 'BlkioDeviceReadIOps', 'BlkioDeviceWriteIOps'] as const;
+
+/**
+ * The same for a container that runs with the limits `from`. The kernel would keep what `to` no longer limits (as when an
+ * update is taken back), so the values of an unlimited group are said.
+ */
+export function updateOf(to: HostConfig, from: HostConfig, machine: MachineLimits): Resources {
+  const lifted = Object.fromEntries(
+    throttles.map((name) => {
+      const wanted = to[name] ?? [];
+      const gone = (from[name] ?? []).filter(({ Path }) => !wanted.some((other) => other.Path === Path));
+      return [name, [...wanted, ...gone.map(({ Path }) => ({ Path, Rate: 0 }))]];
+    }),
+  );
+  const { resources } = resourcesOf({ ...to, ...lifted }, machine.kernel);
+  const gone = (name: 'Memory' | 'MemoryReservation' | 'CpuShares' | 'CpusetCpus' | 'CpusetMems') =>
+    Boolean(from[name]) && !to[name];
+  const memory = {
+    ...resources.memory,
+    ...(gone('Memory') && { limit: -1, ...(machine.kernel.swap && { swap: -1 }) }),
+    ...(gone('MemoryReservation') && { reservation: -1 }),
+  };
+  const cpu = {
+    ...resources.cpu,
+    ...(gone('CpuShares') && { shares: cpuSharesDefault }),
+    ...(gone('CpusetCpus') && { cpus: machine.cpus }),
+    ...(gone('CpusetMems') && { mems: machine.memoryNodes }),
+  };
+  return { ...resources, memory, cpu };
 }
 
 function blockDevice(path: string): { readonly major: number; readonly minor: number } {

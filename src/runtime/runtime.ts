@@ -454,8 +454,9 @@ class OciRuntime implements LocalRuntime {
     const { binary } = this.#runtimeNamed(record.runtime);
     const state = `${this.#stateRoot(record.runtime)}/${id}`;
     const kind = path.basename(binary.path);
-    // Both runtimes keep a FIFO of this name from `create` to `start`: without it the process runs already.
-    if ((kind === 'crun' || kind === 'runc') && fs.existsSync(state) && !fs.existsSync(`${state}/exec.fifo`)) return;
+    // Both runtimes, and what wraps them, keep a FIFO of this name from `create` to `start`: without it the process runs already.
+    const isKept = ['status', 'state.json'].some((name) => fs.existsSync(`${state}/${name}`));
+    if (isKept && !fs.existsSync(`${state}/exec.fifo`)) return;
     if (kind === 'crun' && releaseCrun(state)) return;
     await this.#call(id, ['start', id]);
   }
@@ -476,14 +477,21 @@ class OciRuntime implements LocalRuntime {
     await this.#cgroup(id).freeze(false);
   }
 
-  async update(id: ContainerId, hostConfig: HostConfig): Promise<void> {
+  async update(id: ContainerId, to: HostConfig, from: HostConfig): Promise<void> {
     const { limits } = this.#ready(this.#host);
-    const wanted = updateOf(hostConfig, limits);
+    const wanted = updateOf(to, from, this.#ready(this.#machine));
     const { resources } = realtimeGranted(this.#ready(this.#layout), this.#record(id).cgroupPath, wanted);
     const file = `${this.#directory(id)}/resources.json`;
     await fsp.writeFile(file, JSON.stringify(resources), { mode: 0o600 });
     try {
       await this.#call(id, ['update', '--resources', file, id]);
+      const cgroup = this.#cgroup(id);
+      const hasQuota = (config: HostConfig) => config.CpuQuota > 0 || config.NanoCpus > 0;
+      if (limits.cpuQuota && hasQuota(from) && !hasQuota(to)) await cgroup.lift('cpu');
+      if (limits.pids && from.PidsLimit > 0 && to.PidsLimit <= 0) await cgroup.lift('pids');
+      if (limits.oomKillDisable && from.OomKillDisable && !to.OomKillDisable) await cgroup.lift('oom-kill-disable');
+    } catch (error) {
+      throw internal(wordsOf(error), { cause: error });
     } finally {
       await fsp.rm(file, { force: true });
     }
@@ -731,6 +739,10 @@ function filterKey(spec: OciSpec, executable: string): string | null {
   if (!spec.linux.seccomp || !executable.startsWith('/proc/')) return null;
   return createHash('sha256').update(executable).update(JSON.stringify(spec.linux.seccomp)).digest('hex');
 }
+
+/** The runtime's own words on an update, without those that dockerd puts around a failed start. */
+const wordsOf = (error: unknown) =>
+  messageOf(error).replace(/^failed to create shim task: OCI runtime create failed: ([\s\S]*): unknown$/, '$1');
 
 /** Device and inode of a path, or null. */
 function identityOf(file: string): string | null {

@@ -71,7 +71,8 @@ export interface Runtime {
   killAll(id: ContainerId): Promise<void>;
   pause(id: ContainerId): Promise<void>;
   resume(id: ContainerId): Promise<void>;
-  update(id: ContainerId, hostConfig: HostConfig): Promise<void>;
+  /** Gives a running container the limits of `to`; those of `from` are what it has. */
+  update(id: ContainerId, to: HostConfig, from: HostConfig): Promise<void>;
   /** Removes runtime state, cgroup and run directory. Repeating it is not an error. */
   delete(id: ContainerId): Promise<void>;
   /** Called once for each exit the monitor reports, also for those from before this daemon. */

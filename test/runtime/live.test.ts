@@ -353,11 +353,8 @@ for (const name of ['crun', 'runc']) {
       assert.equal(stats.memory_stats.limit, 64 << 20);
       assert.ok((stats.memory_stats.usage ?? 0) > 0);
       assert.ok(stats.cpu.cpu_usage.total_usage > 0);
-      await runtime.update(id, {
-        ...launchSpec(bench.directory, id, { cmd: [] }).hostConfig,
-        Memory: 96 << 20,
-        MemorySwap: 192 << 20,
-      });
+      const { hostConfig } = launchSpec(bench.directory, id, { cmd: [] });
+      await runtime.update(id, { ...hostConfig, Memory: 96 << 20, MemorySwap: 192 << 20 }, hostConfig);
       assert.equal(cgroupFile('memory', id, 'memory.limit_in_bytes'), String(96 << 20));
       await runtime.delete(id);
     });

@@ -1,9 +1,9 @@
 /** `/containers/…` */
-import type { CreateBody } from '../../container/api.ts';
+import type { CreateBody, UpdateBody } from '../../container/api.ts';
 import { invalid, notImplemented } from '../../lib/errors.ts';
 import { filters, flag, integer, timestamp } from '../server/query.ts';
 import { type Context, type Reply, reply, route } from '../server/route.ts';
-import { type CreateRequest, createRequest, isEmptyConfig } from './schemas.ts';
+import { type CreateRequest, createRequest, isEmptyConfig, updateRequest } from './schemas.ts';
 
 const rawStream = 'application/vnd.docker.raw-stream';
 const jsonLine = '\n';
@@ -70,6 +70,11 @@ export const containerRoutes = [
   command('unpause', (id, _, { backend }) => backend.containers.unpause(id)),
   command('rename', (id, query, { backend }) => backend.containers.rename(id, query.get('name') ?? '')),
   command('resize', (id, query, { backend }) => backend.containers.resize(id, size(query, 'h'), size(query, 'w')), 200),
+
+  route('POST /containers/{id}/update', { body: updateRequest, checkContentType: true }, async (context) => {
+    const { Warnings } = await context.backend.containers.update(ref(context), context.body as UpdateBody);
+    return reply.json({ Warnings });
+  }),
 
   route('POST /containers/{id}/wait', {}, async (context) => {
     const { StatusCode } = await context.backend.containers.wait(ref(context), context.gone);

@@ -33,13 +33,48 @@ const config = {
   Shell: words,
 };
 
+const resources = {
+  CpuShares: whole,
+  Memory: whole,
+  NanoCpus: whole,
+  CgroupParent: text,
+  BlkioWeight: whole,
+  BlkioWeightDevice: list(object({ Path: text, Weight: whole })),
+  BlkioDeviceReadBps: throttle,
+  BlkioDeviceWriteBps: throttle,
+  BlkioDeviceReadIOps: throttle,
+  BlkioDeviceWriteIOps: throttle,
+  CpuPeriod: whole,
+  CpuQuota: whole,
+  CpuRealtimePeriod: whole,
+  CpuRealtimeRuntime: whole,
+  CpusetCpus: text,
+  CpusetMems: text,
+  Devices: list(object({ PathOnHost: text, PathInContainer: text, CgroupPermissions: text })),
+  DeviceCgroupRules: texts,
+  DiskQuota: whole,
+  KernelMemory: whole,
+  MemoryReservation: whole,
+  MemorySwap: whole,
+  MemorySwappiness: whole,
+  OomKillDisable: bool,
+  PidsLimit: whole,
+  Ulimits: list(object({ Name: text, Soft: whole, Hard: whole })),
+  CpuCount: whole,
+  CpuPercent: whole,
+  IOMaximumIOps: whole,
+  IOMaximumBandwidth: whole,
+};
+
+const restartPolicy = object({ Name: text, MaximumRetryCount: whole });
+
 const hostConfig = object({
   Binds: texts,
   ContainerIDFile: text,
   LogConfig: object({ Type: text, Config: map(text) }),
   NetworkMode: text,
   PortBindings: map(orNull(list(object({ HostIp: text, HostPort: text })))),
-  RestartPolicy: object({ Name: text, MaximumRetryCount: whole }),
+  RestartPolicy: restartPolicy,
   AutoRemove: bool,
   VolumeDriver: text,
   VolumesFrom: texts,
@@ -84,36 +119,7 @@ const hostConfig = object({
     }),
   ),
   Init: bool,
-  CpuShares: whole,
-  Memory: whole,
-  NanoCpus: whole,
-  CgroupParent: text,
-  BlkioWeight: whole,
-  BlkioWeightDevice: list(object({ Path: text, Weight: whole })),
-  BlkioDeviceReadBps: throttle,
-  BlkioDeviceWriteBps: throttle,
-  BlkioDeviceReadIOps: throttle,
-  BlkioDeviceWriteIOps: throttle,
-  CpuPeriod: whole,
-  CpuQuota: whole,
-  CpuRealtimePeriod: whole,
-  CpuRealtimeRuntime: whole,
-  CpusetCpus: text,
-  CpusetMems: text,
-  Devices: list(object({ PathOnHost: text, PathInContainer: text, CgroupPermissions: text })),
-  DeviceCgroupRules: texts,
-  DiskQuota: whole,
-  KernelMemory: whole,
-  MemoryReservation: whole,
-  MemorySwap: whole,
-  MemorySwappiness: whole,
-  OomKillDisable: bool,
-  PidsLimit: whole,
-  Ulimits: list(object({ Name: text, Soft: whole, Hard: whole })),
-  CpuCount: whole,
-  CpuPercent: whole,
-  IOMaximumIOps: whole,
-  IOMaximumBandwidth: whole,
+  ...resources,
 });
 
 /** What a client may ask for on a network; the rest of `EndpointSettings` is answer only. */
@@ -129,6 +135,8 @@ const create = object({
   HostConfig: hostConfig,
   NetworkingConfig: object({ EndpointsConfig: map(orNull(endpointSettings)) }),
 });
+
+const update = object({ ...resources, RestartPolicy: restartPolicy });
 
 const exec = object({
   AttachStdin: bool,
@@ -159,6 +167,7 @@ export type CreateRequest = Decoded<typeof create>;
 const given = (value: unknown) => value ?? {};
 
 export const createRequest = (value: unknown): CreateRequest => create(given(value));
+export const updateRequest = (value: unknown) => update(given(value));
 export const execRequest = (value: unknown) => exec(given(value));
 export const execStartRequest = (value: unknown) => execStart(given(value));
 export const credentialsRequest = (value: unknown) => credentials(given(value));

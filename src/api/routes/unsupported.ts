@@ -13,7 +13,6 @@ const unsupported: readonly `${Method} /${string}`[] = [
   'HEAD /containers/{id}/archive',
   'PUT /containers/{id}/archive',
   'POST /containers/{id}/copy',
-  'POST /containers/{id}/update',
 
   'POST /networks/create',
   'POST /networks/prune',
