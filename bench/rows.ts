@@ -8,6 +8,7 @@ import type { BareWork } from './bare.ts';
 import type { Client } from './client.ts';
 import type { Engine } from './engines.ts';
 import { memoryOf, sum } from './memory.ts';
+import { commitRows } from './rows-commit.ts';
 
 export interface Row {
   readonly id: string;
@@ -270,6 +271,7 @@ export const rows: readonly Row[] = [
     cleanUp: async ({ client }) =>
       void (await client.call('DELETE', '/images/127.0.0.1:5000/bench/layers:1').catch(() => {})),
   },
+  ...commitRows,
   {
     id: 'memory-container',
     title: 'helper processes of one running container, private',

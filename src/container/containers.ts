@@ -80,14 +80,12 @@ export function createContainers(parts: ContainerParts): ContainerService {
     },
     resize: async (ref, rows, columns) => {
       const record = set.index.resolve(ref);
+      if (!isRunning(record)) throw conflict(`Container ${record.id} is not running`);
       const live = set.live(record.id);
       live.size = [rows, columns];
-      if (isRunning(record)) parts.runtime.resize(record.id, rows, columns);
+      parts.runtime.resize(record.id, rows, columns);
       live.onResize?.();
-      await parts.store.commit(
-        [],
-        [containerEvent(record, 'resize', { height: String(rows), width: String(columns) })],
-      );
+      set.announce(containerEvent(record, 'resize', { height: String(rows), width: String(columns) }));
     },
     list: (query: ListQuery) => listContainers(set, query),
     inspect: async (ref, size) => {

@@ -180,6 +180,8 @@ export class Execs {
 
   #running(ref: string): ContainerRecord {
     const record = this.#set.index.resolve(ref);
+    if (record.state.is === 'restarting')
+      throw conflict(`Container ${record.id} is restarting, wait until the container is running`);
     if (!isRunning(record)) throw conflict(`Container ${record.id} is not running`);
     if (record.state.paused) throw conflict(`Container ${ref} is paused, unpause the container before exec`);
     return record;

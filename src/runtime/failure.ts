@@ -60,7 +60,8 @@ function read(output: string, command: string): Reading {
   if (/^exec: /.test(detail)) detail = `unable to start container process: ${detail}`;
   else if (
     /^(open executable|the path .* exists but it is not executable|exec)/i.test(detail) &&
-    /permission denied/.test(detail)
+    // The second is what crun says of a directory.
+    /permission denied|^open executable: operation not permitted/i.test(detail)
   ) {
     detail = about('permission denied');
   }

@@ -57,7 +57,9 @@ export const v1_25 = version('1.25', [
   answer(['POST /containers/create', 'POST /containers/{id}/rename'], '1.25-13', 'a taken name is a container name', {
     failure: (failure) => ({
       ...failure,
-      message: failure.message.replace('Conflict. The container name "', 'Conflict. The name "'),
+      message: failure.message
+        .replace('Conflict. The container name "', 'Conflict. The name "')
+        .replace(/(by container )"([0-9a-f]{64})"/, '$1$2'),
     }),
   }),
   same('1.25-14', 'a removal under way is a 409 at every version, as in docker since 17.09'),
