@@ -1,4 +1,5 @@
 /** What others may ask of containers, in the newest API's terms. */
+import type { Readable } from 'node:stream';
 import type { RunConfig } from '../image/types.ts';
 import type { ExecId } from '../lib/ids.ts';
 import type { LogQuery } from '../log/types.ts';
@@ -79,6 +80,27 @@ export interface CommitRequest {
 /** A JSON object ready for the wire. Its keys are those of the API document. */
 export type Json = Readonly<Record<string, unknown>>;
 
+/** What is at a path of a container, itself, not what it links to. */
+export interface PathStat {
+  /** Last part of the path as asked for; `/` or `.` where that ends so. */
+  readonly name: string;
+  readonly size: number;
+  /** `st_mode` */
+  readonly mode: number;
+  readonly modified: { readonly seconds: number; readonly nanoseconds: number };
+  /** Of a link: the path it leads to inside the container. Else empty. */
+  readonly linkTarget: string;
+}
+
+export interface ArchiveQuery {
+  /** A directory, or a link to one. */
+  readonly path: string;
+  /** Refuse to replace a directory by something else, and the other way round. */
+  readonly keepKinds: boolean;
+  /** All files become the user's that the container runs as, instead of those the archive names. */
+  readonly ownedByUser: boolean;
+}
+
 export interface Containers {
   /** Throws what ERRORS.md says. `warnings` has a line for each accepted but ineffective option. */
   create(name: string, body: CreateBody): Promise<{ readonly Id: string; readonly Warnings: readonly string[] }>;
@@ -121,6 +143,19 @@ export interface Containers {
 
   /** Makes an image of what the container changed and resolves with its id. */
   commit(ref: string, request: CommitRequest): Promise<{ readonly Id: string }>;
+  /** A path where nothing is: 'not-found' in dockerd's words. */
+  statPath(ref: string, path: string): Promise<PathStat>;
+  /** `resource`: as `POST copy` had it, every link followed and of a directory only what is in it. Leaving the archive gives everything back. */
+  archive(
+    ref: string,
+    path: string,
+    as: 'archive' | 'resource',
+  ): Promise<{ readonly stat: PathStat; readonly archive: AsyncIterable<Uint8Array> }>;
+  unarchive(ref: string, query: ArchiveQuery, from: Readable, signal: AbortSignal): Promise<void>;
+  /** A tar of the whole tree without volumes. */
+  export(ref: string): Promise<AsyncIterable<Uint8Array>>;
+  /** `{Path, Kind}` for each change, Kind 0 modified, 1 added, 2 deleted; null for none. */
+  changes(ref: string): Promise<readonly Json[] | null>;
 
   execCreate(ref: string, body: ExecBody): Promise<{ readonly Id: ExecId }>;
   /** Detached: resolves with null when it runs. */

@@ -3,6 +3,13 @@
 import { conflict, EngineError, internal, invalid, notFound } from '../lib/errors.ts';
 import type { ImageId } from '../lib/ids.ts';
 import type { Containers, CreateBody, ListQuery } from './api.ts';
+import {
+  containerChanges,
+  exportContainer,
+  packContainerPath,
+  statContainerPath,
+  unpackIntoContainer,
+} from './archive.ts';
 import { commitContainer } from './commit.ts';
 import { createContainer } from './create.ts';
 import { Endings } from './endings.ts';
@@ -133,6 +140,11 @@ export function createContainers(parts: ContainerParts): ContainerService {
         );
         return { ContainersDeleted: removed.length > 0 ? removed : null, SpaceReclaimed: reclaimed };
       }),
+    statPath: (ref, path) => once(() => statContainerPath(set, ref, path)),
+    archive: (ref, path, as) => once(() => packContainerPath(set, ref, path, as)),
+    unarchive: (ref, query, from, signal) => once(() => unpackIntoContainer(set, ref, query, from, signal)),
+    export: (ref) => once(() => exportContainer(set, ref)),
+    changes: (ref) => once(() => containerChanges(set, ref)),
     commit: (ref, request) => once(() => commitContainer(set, ref, request)),
     execCreate: (ref, body) => once(() => execs.create(ref, body)),
     execStart: (id, options: ExecStart, signal) => once(() => execs.start(id, options, signal)),

@@ -10,6 +10,7 @@ import net from 'node:net';
 import path from 'node:path';
 import { Readable, Transform, type Writable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
+import { setTimeout } from 'node:timers/promises';
 import { createGunzip, createZstdDecompress } from 'node:zlib';
 import { invalid, notImplemented } from '../lib/errors.ts';
 import { makePipe } from '../platform/files.ts';
@@ -64,6 +65,42 @@ export interface Input {
   cancel(reason: Error): void;
   /** Ends what still goes on and closes the descriptor. The reader must have stopped. */
   close(): Promise<void>;
+}
+
+/** How long a failed input may take to say why, after its reader met the end. */
+const failureWaitMs = 100;
+
+/**
+ * Opens a source, has it read by `work` and closes it. Its signal makes the reader see the end, and sets the flag it looks
+ * at. What went wrong on the way in counts more than what the reader makes of it.
+ */
+export async function consume<T>(
+  source: Pick<ApplySource, 'from' | 'progress' | 'signal'>,
+  work: (fd: number, cancel: Int32Array) => Promise<T>,
+): Promise<T> {
+  const { signal } = source;
+  signal?.throwIfAborted();
+  const input = await openInput(source);
+  const cancel = new Int32Array(new SharedArrayBuffer(4));
+  const abort = () => {
+    Atomics.store(cancel, 0, 1);
+    input.cancel(signal?.reason instanceof Error ? signal.reason : new Error('aborted'));
+  };
+  signal?.addEventListener('abort', abort, { once: true });
+  try {
+    const result = await work(input.fd, cancel);
+    const failure = await input.settled;
+    if (failure !== null) throw failure;
+    signal?.throwIfAborted();
+    return result;
+  } catch (error) {
+    // An archive that ends too early is seldom the archive's fault: the network or the decompressor knows better.
+    signal?.throwIfAborted();
+    throw (await Promise.race([input.settled, setTimeout(failureWaitMs, null)])) ?? error;
+  } finally {
+    signal?.removeEventListener('abort', abort);
+    await input.close();
+  }
 }
 
 /** Opens a source. Nothing is left behind when it throws. */

@@ -1,7 +1,9 @@
 /** What worker threads are asked, and what they answer. */
 import type { ErrorKind } from '../lib/errors.ts';
 import type { ByteString } from '../platform/files.ts';
-import type { Unpacked } from './unpack.ts';
+import type { Change } from './changes.ts';
+import type { PathStat, RootSource } from './confined.ts';
+import type { PlaceOptions, Unpacked } from './unpack.ts';
 
 /** Jobs with one answer. */
 export interface Jobs {
@@ -18,10 +20,31 @@ export interface Jobs {
   measure: { ask: { readonly tree: string }; answer: number };
   /** Deletes trees; answers those it could not delete. */
   delete: { ask: { readonly trees: readonly string[] }; answer: readonly { tree: string; reason: string }[] };
-  /** Begins a stream; its chunks are fetched by `next`. */
+  /** What is at a path inside a container. */
+  stat: { ask: { readonly root: RootSource; readonly path: string }; answer: PathStat };
+  /** Unpacks the archive on a descriptor into a directory of a container; `mounts` are places that may be read-only. */
+  place: {
+    ask: {
+      readonly fd: number;
+      readonly root: RootSource;
+      readonly path: string;
+      readonly mounts: readonly string[];
+      readonly options: Pick<PlaceOptions, 'keepKinds' | 'owner'>;
+      readonly cancel: Int32Array;
+    };
+    answer: undefined;
+  };
+  /** Throws what `place` would before it reads anything. */
+  checkPlace: {
+    ask: { readonly root: RootSource; readonly path: string; readonly mounts: readonly string[] };
+    answer: undefined;
+  };
+  /** What differs between an upper directory and those below it. */
+  changes: { ask: { readonly upper: string; readonly below: readonly string[] }; answer: readonly Change[] };
+  /** Begins a stream; its chunks are fetched by `next`. Answers what it is a stream of, where that has to be told. */
   open: {
     ask: { readonly stream: number; readonly source: StreamSource };
-    answer: undefined;
+    answer: PathStat | undefined;
   };
   /** A chunk with its own ArrayBuffer; null at the end. */
   next: { ask: { readonly stream: number }; answer: Uint8Array<ArrayBuffer> | null };
@@ -32,7 +55,11 @@ export type StreamSource =
   /** The tar of the layer in a directory. */
   | { readonly layer: string }
   /** The changes in an upper directory as a layer tar. */
-  | { readonly upper: string };
+  | { readonly upper: string }
+  /** Everything in a mounted tree, without what else is mounted into it. */
+  | { readonly tree: string }
+  /** What is at a path inside a container; `resource`: as the endpoint before `archive` had it. */
+  | { readonly root: RootSource; readonly path: string; readonly as: 'archive' | 'resource' };
 
 export type JobName = keyof Jobs;
 

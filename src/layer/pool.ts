@@ -3,9 +3,12 @@ import { Readable } from 'node:stream';
 import { Worker } from 'node:worker_threads';
 import { EngineError, internal, messageOf, unavailable } from '../lib/errors.ts';
 import { giveBackMemory } from '../platform/memory.ts';
+import type { PathStat } from './confined.ts';
 import type { Answer, JobName, Jobs, StreamSource } from './jobs.ts';
 
 const idleMs = 10_000;
+/** Chunks of a megabyte made before they are asked for. */
+const chunksAhead = 4;
 /** Jobs that may wait for a thread. */
 const queueMax = 10_000;
 
@@ -94,36 +97,58 @@ export class WorkerPool {
 
   /** A stream made by a thread as fast as it is read; closing it early is fine. All streams share one thread. */
   stream(source: StreamSource): Readable {
-    const number = this.#streamNumber++;
-    let thread: Thread | null = null;
-    const end = () => {
-      if (thread === null) return;
-      thread.ask('close', { stream: number }).catch(() => undefined); // the thread has ended, and the stream with it
-      this.#streamDone(thread);
-      thread = null;
-    };
+    let chunks: Chunks | null = null;
     return new Readable({
       highWaterMark: 1024 * 1024,
       construct: (done) => {
-        try {
-          thread = this.#streamThread();
-        } catch (error) {
-          done(error as Error);
-          return;
-        }
-        thread.ask('open', { stream: number, source }).then(() => done(), done);
+        this.#open(source).then((opened) => {
+          chunks = opened;
+          done();
+        }, done);
       },
       read() {
-        thread?.ask('next', { stream: number }).then(
-          (chunk) => this.push(chunk === null ? null : Buffer.from(chunk.buffer, chunk.byteOffset, chunk.byteLength)),
-          (error: Error) => this.destroy(error),
-        );
+        readChunk(this, chunks);
       },
       destroy: (error, done) => {
-        end();
+        chunks?.close();
         done(error);
       },
     });
+  }
+
+  /** The same for what can be refused before its first byte. Each chunk is read as it was made; some are made ahead. */
+  async openStream(
+    source: StreamSource,
+  ): Promise<{ readonly opened: PathStat | undefined; readonly stream: Readable }> {
+    const chunks = await this.#open(source);
+    const stream = new Readable({
+      objectMode: true,
+      highWaterMark: chunksAhead,
+      read() {
+        readChunk(this, chunks);
+      },
+      destroy: (error, done) => {
+        chunks.close();
+        done(error);
+      },
+    });
+    return { opened: chunks.opened, stream };
+  }
+
+  async #open(source: StreamSource): Promise<Chunks> {
+    const number = this.#streamNumber++;
+    const thread = this.#streamThread();
+    const close = () => {
+      thread.ask('close', { stream: number }).catch(() => undefined); // the thread has ended, and the stream with it
+      this.#streamDone(thread);
+    };
+    try {
+      const opened = await thread.ask('open', { stream: number, source });
+      return { opened, next: () => thread.ask('next', { stream: number }), close };
+    } catch (error) {
+      close();
+      throw error;
+    }
   }
 
   /** Ends all threads. Jobs under way fail. */
@@ -192,6 +217,20 @@ export class WorkerPool {
       this.#streamer = null;
     });
   }
+}
+
+/** A stream as its thread makes it. */
+interface Chunks {
+  readonly opened: PathStat | undefined;
+  next(): Promise<Uint8Array<ArrayBuffer> | null>;
+  close(): void;
+}
+
+function readChunk(stream: Readable, chunks: Chunks | null): void {
+  chunks?.next().then(
+    (chunk) => stream.push(chunk === null ? null : Buffer.from(chunk.buffer, chunk.byteOffset, chunk.byteLength)),
+    (error: Error) => stream.destroy(error),
+  );
 }
 
 function endWhenIdle(thread: Thread, forget: () => void): NodeJS.Timeout {

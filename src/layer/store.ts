@@ -9,6 +9,7 @@ import type { Log } from '../lib/log.ts';
 import { isErrno } from '../platform/libc.ts';
 import { unmount } from '../platform/mount.ts';
 import type { Collection, Store } from '../store/types.ts';
+import type { Change } from './changes.ts';
 import {
   type Disk,
   isCacheId,
@@ -23,17 +24,16 @@ import {
   underlayOf,
   writablePaths,
 } from './disk.ts';
-import { openInput } from './input.ts';
+import { TreeFiles } from './files.ts';
+import { consume } from './input.ts';
 import { depthMax, OverlayMounter } from './overlay.ts';
 import { WorkerPool } from './pool.ts';
-import type { ApplySource, ArchiveLayers, Layer } from './types.ts';
+import type { ApplySource, ArchiveLayers, HeldTree, Layer } from './types.ts';
 import { fillUnderlay, underlayDirectories } from './underlay.ts';
 import type { Unpacked } from './unpack.ts';
 
 /** Unpacking is bound by processor and disk: more threads only take turns. */
 const threadsMax = 4;
-/** How long a failed input may take to say why, after its reader met the end. */
-const failureWaitMs = 100;
 /** Deletions that come together share one job. */
 const deleteDelayMs = 50;
 
@@ -81,6 +81,9 @@ export class OverlayLayers implements ArchiveLayers {
   readonly #log: Log;
   readonly #records: Collection<LayerRecord>;
   readonly #pool = new WorkerPool(threadsMax);
+  readonly files = new TreeFiles();
+  /** Trees that somebody works on, and whether they are to be unmounted when the last has left. */
+  readonly #held = new Map<string, { holders: number; unmountAfter: boolean }>();
   readonly #mounter: OverlayMounter;
   /** Unpackings under way, by the chain ID they will have. */
   readonly #inFlight = new Map<ChainId, Promise<Layer>>();
@@ -255,6 +258,13 @@ export class OverlayLayers implements ArchiveLayers {
   }
 
   async mountWritable(containerId: string): Promise<string> {
+    const tree = await this.#mountTree(containerId);
+    const held = this.#held.get(containerId);
+    if (held !== undefined) held.unmountAfter = false;
+    return tree;
+  }
+
+  async #mountTree(containerId: string): Promise<string> {
     const parent = this.#parentOf(containerId);
     const { merged } = writablePaths(this.#disk, containerId);
     if (!isMounted(merged)) {
@@ -267,10 +277,42 @@ export class OverlayLayers implements ArchiveLayers {
   }
 
   async unmountWritable(containerId: string): Promise<void> {
-    unmount(writablePaths(this.#disk, containerId).merged);
+    const held = this.#held.get(containerId);
+    if (held === undefined) unmount(writablePaths(this.#disk, containerId).merged);
+    else held.unmountAfter = true;
+  }
+
+  async holdWritable(containerId: string): Promise<HeldTree> {
+    let held = this.#held.get(containerId);
+    if (held === undefined) {
+      held = { holders: 0, unmountAfter: false };
+      this.#held.set(containerId, held);
+    }
+    const own = held;
+    own.holders++;
+    const release = () => {
+      if (--own.holders > 0 || this.#held.get(containerId) !== own) return;
+      this.#held.delete(containerId);
+      if (own.unmountAfter) unmount(writablePaths(this.#disk, containerId).merged);
+    };
+    try {
+      const wasMounted = isMounted(writablePaths(this.#disk, containerId).merged);
+      const tree = await this.#mountTree(containerId);
+      if (!wasMounted) own.unmountAfter = true;
+      return { tree, release };
+    } catch (error) {
+      release();
+      throw error;
+    }
+  }
+
+  changes(containerId: string): Promise<readonly Change[]> {
+    const { UpperDir: upper = '', LowerDir: below = '' } = this.describeWritable(containerId);
+    return this.#pool.run('changes', { upper, below: below.split(':') });
   }
 
   async removeWritable(containerId: string): Promise<void> {
+    this.#held.delete(containerId);
     const { dir, merged } = writablePaths(this.#disk, containerId);
     unmount(merged);
     await this.#discard(dir);
@@ -317,7 +359,7 @@ export class OverlayLayers implements ArchiveLayers {
 
   /** Ends threads and closes descriptors. Mounts stay: containers go on. */
   async close(): Promise<void> {
-    await this.#pool.close();
+    await Promise.all([this.#pool.close(), this.files.close()]);
     this.#mounter.close();
   }
 
@@ -460,30 +502,8 @@ export class OverlayLayers implements ArchiveLayers {
     return record;
   }
 
-  async #unpack(into: string, as: 'layer' | 'plain', source: ApplySource): Promise<Unpacked> {
-    const { signal } = source;
-    signal?.throwIfAborted();
-    const input = await openInput(source);
-    const cancel = new Int32Array(new SharedArrayBuffer(4));
-    const abort = () => {
-      Atomics.store(cancel, 0, 1);
-      input.cancel(signal?.reason instanceof Error ? signal.reason : new Error('aborted'));
-    };
-    signal?.addEventListener('abort', abort, { once: true });
-    try {
-      const unpacked = await this.#pool.run('unpack', { fd: input.fd, into, as, cancel });
-      const failure = await input.settled;
-      if (failure !== null) throw failure;
-      signal?.throwIfAborted();
-      return unpacked;
-    } catch (error) {
-      // An archive that ends too early is seldom the archive's fault: the network or the decompressor knows better.
-      signal?.throwIfAborted();
-      throw (await Promise.race([input.settled, later(failureWaitMs)])) ?? error;
-    } finally {
-      signal?.removeEventListener('abort', abort);
-      await input.close();
-    }
+  #unpack(into: string, as: 'layer' | 'plain', source: ApplySource): Promise<Unpacked> {
+    return consume(source, (fd, cancel) => this.#pool.run('unpack', { fd, into, as, cancel }));
   }
 
   #makeLink(record: LayerRecord): void {

@@ -6,6 +6,8 @@
  */
 import type { Readable } from 'node:stream';
 import type { ChainId, DiffId } from '../lib/ids.ts';
+import type { Change } from './changes.ts';
+import type { TreeFiles } from './files.ts';
 
 export interface Layer {
   readonly chainId: ChainId;
@@ -25,6 +27,12 @@ export interface ApplySource {
   /** Told the number of (compressed) bytes consumed so far, at most every 100 ms. */
   readonly progress?: (bytes: number) => void;
   readonly signal?: AbortSignal;
+}
+
+/** A mounted tree; `release` once, it never fails. */
+export interface HeldTree {
+  readonly tree: string;
+  release(): void;
 }
 
 export interface LayerStore {
@@ -49,6 +57,8 @@ export interface LayerStore {
   mountWritable(containerId: string): Promise<string>;
   /** Repeating it is not an error. */
   unmountWritable(containerId: string): Promise<void>;
+  /** Keeps the tree mounted until it is released, whoever mounts and unmounts it meanwhile. */
+  holdWritable(containerId: string): Promise<HeldTree>;
   /** Unmounts, renames aside and deletes (the deletion goes on behind). Repeating it is not an error. */
   removeWritable(containerId: string): Promise<void>;
   /** Bytes in the writable tree; walked in a worker. */
@@ -56,6 +66,11 @@ export interface LayerStore {
   /** Paths of the overlay for `GraphDriver.Data` of inspect: LowerDir, UpperDir, WorkDir, MergedDir. */
   describeWritable(containerId: string): Readonly<Record<string, string>>;
   describe(chainId: ChainId): Readonly<Record<string, string>>;
+
+  /** What the container changed of its layers, each directory before what is in it. */
+  changes(containerId: string): Promise<readonly Change[]>;
+  /** Files in and out of containers. */
+  readonly files: TreeFiles;
 
   /** Brings disk and records together at start: `writable` are the containers that exist, `mounted` those that run. */
   reconcile(writable: ReadonlySet<string>, mounted: ReadonlySet<string>): Promise<void>;

@@ -2,6 +2,7 @@
  * Unpacks a tar into a directory. Every name is resolved by the kernel below that directory; nothing an archive holds
  * can make a file elsewhere. For worker threads: it blocks.
  */
+import { createHash } from 'node:crypto';
 import fs from 'node:fs';
 import { EngineError, invalid, messageOf } from '../lib/errors.ts';
 import {
@@ -16,6 +17,7 @@ import {
   openBeneath,
   openDirectoryAt,
   pathAt,
+  removeAt,
   renameAt,
   setAttributeAt,
   setTimes,
@@ -24,6 +26,7 @@ import {
   syncFileSystem,
 } from '../platform/files.ts';
 import { isErrno } from '../platform/libc.ts';
+import { isPseudo } from './confined.ts';
 import { layerFiles, RecipeWriter } from './recipe.ts';
 import type { TarEntry } from './tar/format.ts';
 import { TarReader } from './tar/reader.ts';
@@ -56,31 +59,70 @@ export interface UnpackOptions {
   readonly cancelled: () => boolean;
 }
 
+/** How files are put among those of a container, which may run and change them meanwhile. */
+export interface PlaceOptions {
+  /** An archive, read up to its end; closed by the caller. */
+  readonly fd: number;
+  /** The container's root: every path and link resolves below it. Closed by the caller. */
+  readonly root: number;
+  /** Path of the existing directory that names of the archive start from. */
+  readonly at: ByteString;
+  /** Refuse to replace a directory by something else, and the other way round. */
+  readonly keepKinds: boolean;
+  /** Whose all files become; null: whose the archive says. */
+  readonly owner: { readonly uid: number; readonly gid: number } | null;
+  readonly cancelled: () => boolean;
+}
+
 /** Throws 'invalid' for a broken or hostile archive. All is on disk when it returns. */
 export function unpack(options: UnpackOptions): Unpacked {
   const layer = options.as === 'layer';
   const tree = layer ? `${options.into}/${layerFiles.tree}` : options.into;
   if (layer) fs.mkdirSync(tree, 0o755);
   const recipe = layer ? new RecipeWriter(options.into) : null;
-  const reader = new TarReader(options.fd, (bytes) => recipe?.raw(bytes), options.cancelled);
-  const unpacker = new Unpacker(tree, reader, recipe);
+  const hash = createHash('sha256');
+  const reader = new TarReader(options.fd, {
+    keep: (bytes) => recipe?.raw(bytes),
+    cancelled: options.cancelled,
+    arrived: (bytes) => void hash.update(bytes),
+  });
+  const root = fs.openSync(tree, O_RDONLY | O_DIRECTORY);
+  const unpacker = new Unpacker(reader, { root, at: '', recipe, into: options.into, keepKinds: false, owner: null });
   try {
-    for (let entry = reader.next(); entry !== null; entry = reader.next()) {
-      try {
-        unpacker.place(entry);
-      } catch (error) {
-        throw asFault(error, entry);
-      }
-    }
-    unpacker.finish();
+    unpackAll(unpacker, reader);
+    syncFileSystem(root);
     recipe?.finish();
   } catch (error) {
     recipe?.abandon();
     throw error;
   } finally {
     unpacker.close();
+    fs.closeSync(root);
   }
-  return { diffId: reader.digest(), tarSize: reader.bytes, size: unpacker.size, implied: [...unpacker.implied] };
+  const diffId = `sha256:${hash.digest('hex')}`;
+  return { diffId, tarSize: reader.bytes, size: unpacker.size, implied: [...unpacker.implied] };
+}
+
+/** Puts the files of an archive into a directory of a container. Throws 'invalid' for a broken archive; what was made before stays. */
+export function placeFiles(options: PlaceOptions): undefined {
+  const reader = new TarReader(options.fd, { keep: () => undefined, cancelled: options.cancelled });
+  const unpacker = new Unpacker(reader, { ...options, recipe: null, into: '' });
+  try {
+    unpackAll(unpacker, reader);
+  } finally {
+    unpacker.close();
+  }
+}
+
+function unpackAll(unpacker: Unpacker, reader: TarReader): void {
+  for (let entry = reader.next(); entry !== null; entry = reader.next()) {
+    try {
+      unpacker.place(entry);
+    } catch (error) {
+      throw asFault(error, entry);
+    }
+  }
+  unpacker.finish();
 }
 
 /** Failures that only what the archive says can cause, as opposed to a full or broken disk. */
@@ -123,28 +165,39 @@ interface OpenDirectory {
 const within = (directory: OpenDirectory, name: ByteString): ByteString =>
   directory.canonical === '' ? name : `${directory.canonical}/${name}`;
 
+interface Placement {
+  /** Resolves all paths and links; stays open as long as the unpacker. */
+  readonly root: number;
+  /** Path below the root that names start from. */
+  readonly at: ByteString;
+  /** Of a layer: what is needed to make its tar again, kept in the directory `into`. */
+  readonly recipe: RecipeWriter | null;
+  readonly into: string;
+  readonly keepKinds: boolean;
+  readonly owner: { readonly uid: number; readonly gid: number } | null;
+}
+
 class Unpacker {
   readonly implied = new Set<ByteString>();
   size = 0;
   readonly #reader: TarReader;
+  readonly #options: Placement;
   readonly #recipe: RecipeWriter | null;
-  readonly #into: string;
-  readonly #root: OpenDirectory;
-  readonly #rootPath: string;
+  readonly #top: OpenDirectory;
   readonly #umask = process.umask();
   readonly #open = new Map<ByteString, OpenDirectory>();
   /** Times of directories are set last, since whatever is put into them changes them. */
   readonly #directoryTimes = new Map<ByteString, FileTime>();
 
-  constructor(tree: string, reader: TarReader, recipe: RecipeWriter | null) {
+  constructor(reader: TarReader, options: Placement) {
     this.#reader = reader;
-    this.#recipe = recipe;
-    this.#into = recipe === null ? tree : tree.slice(0, tree.lastIndexOf('/'));
-    this.#root = { fd: fs.openSync(tree, O_RDONLY | O_DIRECTORY), canonical: '' };
-    this.#rootPath = pathOf(this.#root.fd);
+    this.#options = options;
+    this.#recipe = options.recipe;
+    this.#top = this.#existing([]);
   }
 
-  place(entry: TarEntry): void {
+  place(described: TarEntry): void {
+    const entry = this.#options.owner === null ? described : { ...described, ...this.#options.owner };
     const parts = partsOf(entry.name);
     const name = parts.pop();
     // What an archive says about its own root is ignored, as the root of a container always is 0755 root.
@@ -154,6 +207,7 @@ class Unpacker {
       return;
     }
     const directory = this.#directory(parts);
+    if (this.#options.keepKinds) this.#checkKind(directory, name, entry);
     if (entry.type === 'file') this.#file(directory, name, entry);
     else if (entry.type === 'directory') this.#makeDirectory(directory, name, entry);
     else if (entry.type === 'link') this.#link(directory, name, entry);
@@ -171,12 +225,22 @@ class Unpacker {
         if (!isErrno(error, 'ENOENT', 'ENOTDIR')) throw error;
       }
     }
-    syncFileSystem(this.#root.fd);
   }
 
   close(): void {
     this.#forgetDirectories();
-    fs.closeSync(this.#root.fd);
+    fs.closeSync(this.#top.fd);
+  }
+
+  #checkKind(directory: OpenDirectory, name: ByteString, entry: TarEntry): void {
+    const there = fs.lstatSync(pathAt(directory.fd, name), { throwIfNoEntry: false });
+    if (there === undefined || there.isDirectory() === (entry.type === 'directory')) return;
+    const place = `"${this.#options.at.replace(/\/$/, '')}/${within(directory, name)}"`;
+    throw invalid(
+      there.isDirectory()
+        ? `cannot overwrite directory ${place} with non-directory "${this.#options.at}"`
+        : `cannot overwrite non-directory ${place} with directory "${this.#options.at}"`,
+    );
   }
 
   #file(directory: OpenDirectory, name: ByteString, entry: TarEntry): void {
@@ -209,7 +273,7 @@ class Unpacker {
 
   #makeDirectory(directory: OpenDirectory, name: ByteString, entry: TarEntry): void {
     const path = within(directory, name);
-    this.#mkdir(directory, name);
+    if (!this.#mkdir(directory, name)) return;
     this.implied.delete(path);
     this.#directoryTimes.set(path, entry.modified);
     chownAt(directory.fd, name, entry.uid, entry.gid);
@@ -217,20 +281,26 @@ class Unpacker {
     this.#setAttributes(directory.fd, name, entry);
   }
 
-  /** Leaves a directory that is there; anything else gives way. */
-  #mkdir(directory: OpenDirectory, name: ByteString): void {
+  /** Leaves a directory that is there; anything else gives way. False for one that is the kernel's, and not to be touched. */
+  #mkdir(directory: OpenDirectory, name: ByteString): boolean {
     try {
       mkdirAt(directory.fd, name, 0o755);
-      return;
+      return true;
     } catch (error) {
       if (!isErrno(error, 'EEXIST')) throw error;
     }
     try {
-      fs.closeSync(openDirectoryAt(directory.fd, name));
+      const there = openDirectoryAt(directory.fd, name);
+      try {
+        return !isPseudo(there);
+      } finally {
+        fs.closeSync(there);
+      }
     } catch (error) {
       if (!isErrno(error, 'ENOTDIR', 'ELOOP')) throw error;
       this.#moveAside(directory, name);
       mkdirAt(directory.fd, name, 0o755);
+      return true;
     }
   }
 
@@ -267,7 +337,7 @@ class Unpacker {
   #whiteout(parts: readonly ByteString[], marker: ByteString): void {
     if (marker === opaqueMarker) {
       if (parts.length === 0) {
-        setAttributeAt(this.#root.fd, '.', opaqueAttribute, Buffer.from('y'));
+        setAttributeAt(this.#top.fd, '.', opaqueAttribute, Buffer.from('y'));
         return;
       }
       const directory = this.#directory(parts);
@@ -307,9 +377,9 @@ class Unpacker {
   /** The contents of what gives way are still needed to make the tar again. */
   #moveAside(directory: OpenDirectory, name: ByteString): void {
     if (this.#recipe === null) {
-      fs.rmSync(pathAt(directory.fd, name), { recursive: true });
+      removeAt(directory.fd, name);
     } else {
-      const into = fs.openSync(this.#into, O_RDONLY | O_DIRECTORY);
+      const into = fs.openSync(this.#options.into, O_RDONLY | O_DIRECTORY);
       const aside = this.#recipe.replace(within(directory, name));
       try {
         renameAt(directory.fd, name, into, `${layerFiles.replaced}/${aside}`);
@@ -323,7 +393,7 @@ class Unpacker {
 
   /** Opens a directory, making it and those above it when missing. Stays open for later entries. */
   #directory(parts: readonly ByteString[]): OpenDirectory {
-    if (parts.length === 0) return this.#root;
+    if (parts.length === 0) return this.#top;
     const path = parts.join('/');
     const known = this.#open.get(path);
     if (known !== undefined) return known;
@@ -339,15 +409,21 @@ class Unpacker {
       this.implied.add(within(parent, name));
       opened = this.#existing(parts);
     }
+    if (isPseudo(opened.fd)) {
+      fs.closeSync(opened.fd);
+      throw invalid(`/${path} belongs to the kernel`);
+    }
     if (this.#open.size >= openDirectoriesMax) this.#forgetOldest();
     this.#open.set(path, opened);
     return opened;
   }
 
   #existing(parts: readonly ByteString[]): OpenDirectory {
-    const fd = openBeneath(this.#root.fd, parts.join('/'), O_RDONLY | O_DIRECTORY);
-    const absolute = pathOf(fd);
-    return { fd, canonical: absolute.slice(this.#rootPath.length + 1) };
+    const path = parts.join('/');
+    const { root, at } = this.#options;
+    const fd = openBeneath(root, `${at}/${path}`, O_RDONLY | O_DIRECTORY);
+    // A recipe names the very file, so it needs the path with all links resolved; a container may change its own anyway.
+    return { fd, canonical: this.#recipe === null ? path : pathOf(fd).slice(pathOf(root).length + 1) };
   }
 
   #forgetOldest(): void {
@@ -362,7 +438,7 @@ class Unpacker {
   #forgetDirectories(kept?: OpenDirectory): void {
     for (const directory of this.#open.values()) if (directory !== kept) fs.closeSync(directory.fd);
     this.#open.clear();
-    if (kept !== undefined && kept !== this.#root) this.#open.set(kept.canonical, kept);
+    if (kept !== undefined && kept !== this.#top) this.#open.set(kept.canonical, kept);
   }
 }
 

@@ -15,11 +15,11 @@ export interface Found {
 }
 
 /**
- * Everything below `top`, directories before what is in them, each directory's names in byte order. What vanishes on the
- * way is left out, as are directories nested deeper than a path can name.
+ * Everything below `top` (a path, or an open directory that stays the caller's), directories before what is in them, each directory's names in byte order. What vanishes on the
+ * way is left out, as are directories nested deeper than a path can name, and what is in directories that `enter` refuses.
  */
-export function* walk(top: string): Generator<Found, void> {
-  const root = fs.openSync(top, O_RDONLY | O_DIRECTORY);
+export function* walk(top: string | number, enter: (dir: number) => boolean = () => true): Generator<Found, void> {
+  const root = typeof top === 'number' ? top : fs.openSync(top, O_RDONLY | O_DIRECTORY);
   try {
     const waiting: ByteString[] = [''];
     for (let path = waiting.pop(); path !== undefined; path = waiting.pop()) {
@@ -27,6 +27,7 @@ export function* walk(top: string): Generator<Found, void> {
       if (dir === undefined) continue;
       const below: ByteString[] = [];
       try {
+        if (!enter(dir)) continue;
         for (const name of fs.readdirSync(`/proc/self/fd/${dir}`, { encoding: 'latin1' }).sort()) {
           const stats = unlessGone(() => fs.lstatSync(pathAt(dir, name), { bigint: true }));
           if (stats === undefined) continue;
@@ -40,7 +41,7 @@ export function* walk(top: string): Generator<Found, void> {
       waiting.push(...below.reverse());
     }
   } finally {
-    fs.closeSync(root);
+    if (root !== top) fs.closeSync(root);
   }
 }
 

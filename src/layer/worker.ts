@@ -2,35 +2,96 @@
 import fs from 'node:fs';
 import { parentPort } from 'node:worker_threads';
 import { EngineError, invariant, messageOf } from '../lib/errors.ts';
+import { changes } from './changes.ts';
+import { openRoot, openTarget, type PathStat, type RootSource, statPath } from './confined.ts';
 import { diff } from './diff.ts';
 import { inherit } from './inherit.ts';
-import type { Answer, Ask, JobName, Jobs } from './jobs.ts';
+import type { Answer, Ask, JobName, Jobs, StreamSource } from './jobs.ts';
+import { type Packed, packPath, packResource, packTree } from './pack.ts';
 import { readRecipe } from './recipe.ts';
 import { assemble } from './tar/assemble.ts';
-import { unpack } from './unpack.ts';
+import { placeFiles, unpack } from './unpack.ts';
 import { measure } from './walk.ts';
 
-const streams = new Map<number, Generator<Uint8Array<ArrayBuffer>, void>>();
+interface Stream {
+  readonly chunks: Generator<Uint8Array<ArrayBuffer>, void>;
+  close(): void;
+}
+const streams = new Map<number, Stream>();
 
 const doers: { readonly [N in JobName]: (ask: Jobs[N]['ask']) => Jobs[N]['answer'] } = {
   unpack: ({ fd, into, as, cancel }) => unpack({ fd, into, as, cancelled: () => Atomics.load(cancel, 0) !== 0 }),
   inherit: ({ tree, below, paths }) => inherit(tree, below, paths),
   measure: ({ tree }) => measure(tree),
   delete: ({ trees }) => trees.flatMap(deleteTree),
+  stat: ({ root, path }) => inRoot(root, (opened) => statPath(opened, path)),
+  checkPlace: ({ root, path, mounts }) =>
+    inRoot(root, (opened) => {
+      fs.closeSync(openTarget(opened, path, mounts).fd);
+      return undefined;
+    }),
+  place: ({ fd, root, path, mounts, options, cancel }) =>
+    inRoot(root, (opened) => {
+      const target = openTarget(opened, path, mounts);
+      fs.closeSync(target.fd);
+      const cancelled = () => Atomics.load(cancel, 0) !== 0;
+      return placeFiles({ ...options, fd, root: opened, at: target.at, cancelled });
+    }),
+  changes: ({ upper, below }) => changes(upper, below),
   open: ({ stream, source }) => {
-    streams.set(stream, assemble('layer' in source ? readRecipe(source.layer) : diff(source.upper)));
-    return undefined;
+    const { stat, parts, close } = begin(source);
+    streams.set(stream, { chunks: assemble(parts), close });
+    return stat;
   },
   next: ({ stream }) => {
-    const next = streams.get(stream)?.next();
+    const next = streams.get(stream)?.chunks.next();
     return next === undefined || next.done === true ? null : next.value;
   },
   close: ({ stream }) => {
-    streams.get(stream)?.return();
+    const open = streams.get(stream);
     streams.delete(stream);
+    try {
+      open?.chunks.return();
+    } finally {
+      open?.close();
+    }
     return undefined;
   },
 };
+
+type Begun = Pick<Packed, 'parts' | 'close'> & { readonly stat?: PathStat };
+
+function begin(source: StreamSource): Begun {
+  const nothing = () => undefined;
+  if ('layer' in source) return { parts: readRecipe(source.layer), close: nothing };
+  if ('upper' in source) return { parts: diff(source.upper), close: nothing };
+  if ('tree' in source) return packTree(source.tree);
+  const tree = openRoot(source.root);
+  try {
+    const pack = source.as === 'archive' ? packPath : packResource;
+    const { stat, parts, close } = pack(tree.root, source.path);
+    return {
+      stat,
+      parts,
+      close: () => {
+        close();
+        tree.close();
+      },
+    };
+  } catch (error) {
+    tree.close();
+    throw error;
+  }
+}
+
+function inRoot<T>(source: RootSource, work: (root: number) => T): T {
+  const tree = openRoot(source);
+  try {
+    return work(tree.root);
+  } finally {
+    tree.close();
+  }
+}
 
 function deleteTree(tree: string): { tree: string; reason: string }[] {
   try {

@@ -7,11 +7,13 @@
  */
 import { Buffer } from 'node:buffer';
 import fs from 'node:fs';
-import { check, declare, isErrno, syscallNumber } from './libc.ts';
+import { check, declare, failure, isErrno, syscallNumber } from './libc.ts';
 
 const { O_CREAT, O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_RDONLY, O_WRONLY } = fs.constants;
 const O_CLOEXEC = 0o2000000;
 const AT_SYMLINK_NOFOLLOW = 0x100;
+const AT_REMOVEDIR = 0x200;
+const STATX_ATTR_MOUNT_ROOT = 0x2000n;
 const RESOLVE_NO_MAGICLINKS = 0x02;
 const RESOLVE_IN_ROOT = 0x10;
 const F_SETPIPE_SZ = 1031;
@@ -41,6 +43,10 @@ const linkat = declare<[number, Path, number, Path, number], number>(
 );
 const renameat = declare<[number, Path, number, Path], number>(
   'int renameat(int fromDir, const char *from, int toDir, const char *to)',
+);
+const unlinkat = declare<[number, Path, number], number>('int unlinkat(int dir, const char *path, int flags)');
+const statx = declare<[number, Path, number, number, Uint8Array], number>(
+  'int statx(int dir, const char *path, int flags, unsigned int mask, void *result)',
 );
 const fchownat = declare<[number, Path, number, number, number], number>(
   'int fchownat(int dir, const char *path, unsigned int uid, unsigned int gid, int flags)',
@@ -163,9 +169,37 @@ export function chownAt(dir: number, name: ByteString, uid: number, gid: number)
   check(fchownat(dir, c(name), uid, gid, AT_SYMLINK_NOFOLLOW), 'fchownat', name);
 }
 
-/** Mode of what is at `name`; must not be used on a link (it would be followed). */
+/** Mode of what is at `name`; fails with EOPNOTSUPP when that is a link, which has no mode. */
 export function chmodAt(dir: number, name: ByteString, mode: number): void {
-  check(fchmodat(dir, c(name), mode, 0), 'fchmodat', name);
+  check(fchmodat(dir, c(name), mode, AT_SYMLINK_NOFOLLOW), 'fchmodat', name);
+}
+
+/**
+ * Removes `name` with all that is in it, following no link, also while others change the tree. Something is mounted there
+ * or further below: EBUSY; the kernel itself would let go of mounts that belong to another mount namespace.
+ */
+export function removeAt(dir: number, name: ByteString): void {
+  if (isMountPointAt(dir, name)) throw failure('unlinkat', 'EBUSY', name);
+  try {
+    check(unlinkat(dir, c(name), 0), 'unlinkat', name);
+    return;
+  } catch (error) {
+    if (!isErrno(error, 'EISDIR')) throw error;
+  }
+  const fd = openDirectoryAt(dir, name);
+  try {
+    for (const entry of fs.readdirSync(`/proc/self/fd/${fd}`, { encoding: 'latin1' })) removeAt(fd, entry);
+  } finally {
+    fs.closeSync(fd);
+  }
+  check(unlinkat(dir, c(name), AT_REMOVEDIR), 'unlinkat', name);
+}
+
+/** True when `name` is the root of a mount. */
+export function isMountPointAt(dir: number, name: ByteString): boolean {
+  const result = Buffer.alloc(256);
+  check(statx(dir, c(name), AT_SYMLINK_NOFOLLOW, 0, result), 'statx', name);
+  return (result.readBigUInt64LE(8) & STATX_ATTR_MOUNT_ROOT) !== 0n;
 }
 
 const timespecs = (accessed: FileTime, modified: FileTime): Buffer => {

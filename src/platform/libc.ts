@@ -38,6 +38,10 @@ export class SystemError extends Error {
   }
 }
 
+/** The error of a call that would have to fail but was not made. */
+export const failure = (syscall: string, code: keyof typeof os.constants.errno, detail: string): SystemError =>
+  new SystemError(syscall, os.constants.errno[code], detail);
+
 /** Passes a non-negative answer on; throws the errno of a negative one. `detail` says what was tried on what. */
 export function check(answer: number, syscall: string, detail: string): number {
   if (answer < 0) throw new SystemError(syscall, koffi.errno(), detail);
@@ -54,4 +58,5 @@ export const syscallNumber = {
   openat2: 437, // the same on x86_64 and arm64, as are all calls since 424
   pidfd_open: 434,
   pidfd_send_signal: 424,
+  pivot_root: process.arch === 'arm64' ? 41 : 155,
 } as const;

@@ -2,6 +2,8 @@
 import fs from 'node:fs';
 import { check, declare, isErrno, syscallNumber } from './libc.ts';
 
+const O_PATH = 0x200000;
+
 const pidfdOpen = declare<[number, number, number], number>('long syscall(long number, int pid, unsigned int flags)');
 const pidfdSendSignal = declare<[number, number, number, null, number], number>(
   'long syscall(long number, int pidfd, int signal, void *info, unsigned int flags)',
@@ -66,6 +68,23 @@ export function runsForMs(pid: number): number | null {
   const ticks = startTicks(pid);
   if (ticks === null) return null;
   return Number(fs.readFileSync('/proc/uptime', 'latin1').split(' ')[0]) * 1000 - ticks * 10;
+}
+
+/**
+ * Opens the root directory of that very process (O_PATH), as the process sees it with all that is mounted there; null when
+ * it has gone. The descriptor belongs to the caller.
+ */
+export function openRootOf(pid: number, expectedStartTicks: number): number | null {
+  let fd: number;
+  try {
+    fd = fs.openSync(`/proc/${pid}/root`, fs.constants.O_DIRECTORY | O_PATH);
+  } catch (error) {
+    if (isErrno(error, 'ENOENT', 'ESRCH', 'EACCES')) return null;
+    throw error;
+  }
+  if (startTicks(pid) === expectedStartTicks) return fd;
+  fs.closeSync(fd);
+  return null;
 }
 
 /** Signals that very process; false when it has gone. The pidfd pins the process before its identity is compared. */

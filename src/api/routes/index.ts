@@ -3,6 +3,7 @@ import type { Route } from '../server/route.ts';
 import { commitRoutes } from './commit.ts';
 import { containerRoutes } from './containers.ts';
 import { execRoutes } from './exec.ts';
+import { fileRoutes } from './files.ts';
 import { imageRoutes } from './images.ts';
 import { networkRoutes } from './networks.ts';
 import { systemRoutes } from './system.ts';
@@ -14,6 +15,7 @@ export const routes: readonly Route[] = [
   ...containerRoutes,
   ...commitRoutes,
   ...execRoutes,
+  ...fileRoutes,
   ...imageRoutes,
   ...networkRoutes,
   ...webSocketRoutes,

@@ -7,13 +7,6 @@ const unsupported: readonly `${Method} /${string}`[] = [
   'GET /system/df',
   'GET /images/search',
 
-  'GET /containers/{id}/changes',
-  'GET /containers/{id}/export',
-  'GET /containers/{id}/archive',
-  'HEAD /containers/{id}/archive',
-  'PUT /containers/{id}/archive',
-  'POST /containers/{id}/copy',
-
   'POST /networks/create',
   'POST /networks/prune',
   'POST /networks/{id}/connect',

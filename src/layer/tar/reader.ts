@@ -1,6 +1,5 @@
 /** Reads a tar archive from a descriptor, synchronously and in large pieces. For worker threads: it blocks on pipes. */
 import { Buffer } from 'node:buffer';
-import { createHash, type Hash } from 'node:crypto';
 import fs from 'node:fs';
 import { invalid } from '../../lib/errors.ts';
 import type { ByteString } from '../../platform/files.ts';
@@ -30,20 +29,29 @@ const sparseNumbersMax = specialSizeMax / 2;
 
 const cutShort = () => invalid('the archive ends in the middle: unexpected EOF');
 
-/** The bytes of a descriptor, hashed as they arrive. */
+export interface ReaderOptions {
+  /** Told every byte of the archive that `content` did not hand out, in order: headers, padding, the rest. */
+  readonly keep: (bytes: Buffer) => void;
+  readonly cancelled: () => boolean;
+  /** Told every byte, as it arrives. */
+  readonly arrived?: (bytes: Buffer) => void;
+}
+
+/** The bytes of a descriptor. */
 class ByteSource {
   readonly #fd: number;
   readonly #cancelled: () => boolean;
+  readonly #arrived: ((bytes: Buffer) => void) | undefined;
   readonly #buffer = Buffer.allocUnsafe(bufferSize);
-  readonly #hash: Hash = createHash('sha256');
   #start = 0;
   #end = 0;
   /** Bytes read so far. */
   bytes = 0;
 
-  constructor(fd: number, cancelled: () => boolean) {
+  constructor(fd: number, { cancelled, arrived }: ReaderOptions) {
     this.#fd = fd;
     this.#cancelled = cancelled;
+    this.#arrived = arrived;
   }
 
   /** Exactly `length` bytes (at most `bufferSize`), valid until the next call; null at the end of the input. */
@@ -66,11 +74,6 @@ class ByteSource {
     return this.#buffer.subarray(this.#start - length, this.#start);
   }
 
-  /** Digest of everything taken; only whole at the end of the input. */
-  digest(): string {
-    return `sha256:${this.#hash.digest('hex')}`;
-  }
-
   #fill(): boolean {
     if (this.#cancelled()) throw invalid('cancelled');
     if (this.#start > 0) {
@@ -79,26 +82,23 @@ class ByteSource {
       this.#start = 0;
     }
     const read = fs.readSync(this.#fd, this.#buffer, this.#end, bufferSize - this.#end, null);
-    this.#hash.update(this.#buffer.subarray(this.#end, this.#end + read));
+    this.#arrived?.(this.#buffer.subarray(this.#end, this.#end + read));
     this.#end += read;
     this.bytes += read;
     return read > 0;
   }
 }
 
-/**
- * Entries in their order. After `next`, the content of a file is either taken by `content` or left to the reader.
- * `keep` is told every byte of the archive that `content` did not hand out, in order: headers, padding, the rest.
- */
+/** Entries in their order. After `next`, the content of a file is either taken by `content` or left to the reader. */
 export class TarReader {
   readonly #source: ByteSource;
   readonly #keep: (bytes: Buffer) => void;
   #left = 0;
   #padding = 0;
 
-  constructor(fd: number, keep: (bytes: Buffer) => void, cancelled: () => boolean = () => false) {
-    this.#source = new ByteSource(fd, cancelled);
-    this.#keep = keep;
+  constructor(fd: number, options: ReaderOptions) {
+    this.#source = new ByteSource(fd, options);
+    this.#keep = options.keep;
   }
 
   /** The next entry; null at the end of the archive. Throws 'invalid' for what is no tar. */
@@ -136,11 +136,6 @@ export class TarReader {
       this.#left -= bytes.length;
       use(bytes);
     }
-  }
-
-  /** Digest of the whole input. Only after `next` answered null. */
-  digest(): string {
-    return this.#source.digest();
   }
 
   /** Bytes of the whole input. Only after `next` answered null. */

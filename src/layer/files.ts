@@ -1,0 +1,55 @@
+/** Files in and out of containers, worked on in threads of their own: a slow client keeps no layer waiting. */
+import type { Readable } from 'node:stream';
+import type { PathStat, RootSource } from './confined.ts';
+import { consume } from './input.ts';
+import { WorkerPool } from './pool.ts';
+import type { PlaceOptions } from './unpack.ts';
+
+/** Uploads that are unpacked at the same time; further ones wait. */
+const threadsMax = 8;
+
+export interface PlaceRequest extends Pick<PlaceOptions, 'keepKinds' | 'owner'> {
+  readonly root: RootSource;
+  readonly path: string;
+  /** Places in the container where something is mounted, for the words of a refusal. */
+  readonly mounts: readonly string[];
+  /** An archive, compressed or not. */
+  readonly from: Readable;
+  readonly signal: AbortSignal;
+}
+
+/** Paths are the container's; where there is nothing, 'not-found'. */
+export class TreeFiles {
+  readonly #pool = new WorkerPool(threadsMax);
+
+  stat(root: RootSource, path: string): Promise<PathStat> {
+    return this.#pool.run('stat', { root, path });
+  }
+
+  /** The archive of what is at a path. The stream gives everything back when it ends or is destroyed. */
+  async pack(
+    root: RootSource,
+    path: string,
+    as: 'archive' | 'resource',
+  ): Promise<{ readonly stat: PathStat; readonly stream: Readable }> {
+    const { opened, stream } = await this.#pool.openStream({ root, path, as });
+    return { stat: opened as PathStat, stream };
+  }
+
+  /** The archive of a whole mounted tree. */
+  async packTree(tree: string): Promise<Readable> {
+    return (await this.#pool.openStream({ tree })).stream;
+  }
+
+  /** Unpacks an archive into the directory at a path. Nothing is read before that is known to be one that can be written. */
+  async place({ root, path, mounts, from, signal, ...options }: PlaceRequest): Promise<void> {
+    await this.#pool.run('checkPlace', { root, path, mounts });
+    await consume({ from: { stream: from }, signal }, (fd, cancel) =>
+      this.#pool.run('place', { fd, root, path, mounts, options, cancel }),
+    );
+  }
+
+  close(): Promise<void> {
+    return this.#pool.close();
+  }
+}

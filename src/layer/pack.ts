@@ -1,0 +1,178 @@
+/** Files as tar entries: what archives of containers and layers made by them have in common. For worker threads: it blocks. */
+import { Buffer } from 'node:buffer';
+import fs from 'node:fs';
+import {
+  type ByteString,
+  getAttributeAt,
+  listAttributesAt,
+  openDirectoryAt,
+  pathAt,
+  splitDevice,
+} from '../platform/files.ts';
+import { isErrno } from '../platform/libc.ts';
+import {
+  absolutePath,
+  atPlace,
+  baseOf,
+  bytesOf,
+  evaluate,
+  isPseudo,
+  openFile,
+  type PathStat,
+  statPlace,
+  timeOf,
+} from './confined.ts';
+import type { Part } from './tar/assemble.ts';
+import { encodeHeader, endOfArchive, paddingOf, type TarEntry, type TarType } from './tar/format.ts';
+import { type Found, walk } from './walk.ts';
+
+const O_PATH = 0x200000;
+
+/** Attributes that belong to a file wherever it is. */
+const keptAttribute = /^(security\.capability$|user\.(?!overlay\.))/;
+export const noAttributes: ReadonlyMap<ByteString, Buffer> = new Map();
+
+/** Something found, and the name it gets in the archive. */
+export interface Named extends Omit<Found, 'path'> {
+  readonly as: ByteString;
+}
+
+/** Turns files into entries; a file met again under another name becomes a hard link to the first. */
+export class Packer {
+  readonly #firstNames = new Map<string, ByteString>();
+
+  /** Nothing for a socket, and for what has gone since it was found. */
+  *entry(found: Named): Generator<Part, void> {
+    const type = typeOf(found.stats);
+    if (type === undefined) return; // a socket: nothing an archive could hold
+    const firstName = this.#firstName(found, type);
+    if (firstName !== undefined) {
+      yield encodeHeader({ ...entryOf(found, 'link'), linkName: firstName });
+    } else if (type === 'file') {
+      yield* file(found);
+    } else {
+      try {
+        yield encodeHeader(entryOf(found, type));
+      } catch (error) {
+        if (!isErrno(error, 'ENOENT', 'EINVAL')) throw error; // a link that is gone, or no link any more
+      }
+    }
+  }
+
+  #firstName({ stats, as }: Named, type: TarType): ByteString | undefined {
+    if (stats.nlink <= 1n || type === 'directory') return undefined;
+    const inode = `${stats.dev}:${stats.ino}`;
+    const known = this.#firstNames.get(inode);
+    if (known === undefined) this.#firstNames.set(inode, as);
+    return known;
+  }
+}
+
+function* file(found: Named): Generator<Part, void> {
+  let opened: ReturnType<typeof openFile>;
+  try {
+    opened = openFile(found.dir, found.name);
+  } catch (error) {
+    if (isErrno(error, 'ENOENT', 'ELOOP', 'ENXIO')) return; // gone since it was listed
+    throw error;
+  }
+  if (opened === null) return; // no file any more
+  const entry = entryOf({ ...found, stats: opened.stats }, 'file');
+  yield encodeHeader(entry);
+  yield { fd: opened.fd, offset: 0, length: entry.size, name: found.as, mayShrink: true };
+  const padding = paddingOf(entry.size);
+  if (padding > 0) yield Buffer.alloc(padding);
+}
+
+function typeOf(stats: fs.BigIntStats): TarType | undefined {
+  if (stats.isFile()) return 'file';
+  if (stats.isDirectory()) return 'directory';
+  if (stats.isSymbolicLink()) return 'symlink';
+  if (stats.isCharacterDevice()) return 'char';
+  if (stats.isBlockDevice()) return 'block';
+  return stats.isFIFO() ? 'fifo' : undefined;
+}
+
+export function entryOf(found: Named, type: TarType): TarEntry {
+  const { stats } = found;
+  const device = type === 'char' || type === 'block' ? splitDevice(stats.rdev) : { major: 0, minor: 0 };
+  return {
+    type,
+    name: type === 'directory' ? `${found.as}/` : found.as,
+    linkName: type === 'symlink' ? fs.readlinkSync(pathAt(found.dir, found.name), 'latin1') : '',
+    mode: Number(stats.mode) & 0o7777,
+    uid: Number(stats.uid),
+    gid: Number(stats.gid),
+    size: type === 'file' ? Number(stats.size) : 0,
+    modified: timeOf(stats.mtimeNs),
+    ...device,
+    attributes: type === 'link' ? noAttributes : attributesOf(found),
+  };
+}
+
+function attributesOf(found: Named): ReadonlyMap<ByteString, Buffer> {
+  const kept = listAttributesAt(found.dir, found.name).filter((name) => keptAttribute.test(name));
+  if (kept.length === 0) return noAttributes;
+  const values = new Map<ByteString, Buffer>();
+  for (const name of kept) {
+    const value = getAttributeAt(found.dir, found.name, name);
+    if (value !== undefined) values.set(name, value);
+  }
+  return values;
+}
+
+/** An archive about to be made; `close` it, begun or not. */
+export interface Packed {
+  readonly stat: PathStat;
+  readonly parts: Generator<Part, void>;
+  close(): void;
+}
+
+/** The archive of what is at a path inside an open root, its top entry named like the path. */
+export function packPath(root: number, asked: string): Packed {
+  const absolute = absolutePath(bytesOf(asked));
+  const base = baseOf(absolute);
+  return packPlace(root, absolute, base, base === '/' ? '' : base);
+}
+
+/** As old clients have it: every link followed, and of a directory what is in it. */
+export function packResource(root: number, asked: string): Packed {
+  const absolute = evaluate(root, absolutePath(bytesOf(asked)));
+  return packPlace(root, absolute, baseOf(absolute), null);
+}
+
+/** Everything below the directory at the path `tree` of the host, without other mounts. */
+export function packTree(tree: string): Omit<Packed, 'stat'> {
+  const fd = fs.openSync(tree, fs.constants.O_RDONLY | fs.constants.O_DIRECTORY);
+  return { parts: packDirectory(fd, fs.fstatSync(fd, { bigint: true }), null), close: () => fs.closeSync(fd) };
+}
+
+function packPlace(root: number, absolute: ByteString, fileName: ByteString, top: ByteString | null): Packed {
+  return atPlace(root, absolute, (place) => {
+    const stat = statPlace(root, absolute, place);
+    const stats = fs.lstatSync(pathAt(place.dir, place.name), { bigint: true });
+    const isDirectory = stats.isDirectory();
+    const handle = isDirectory
+      ? openDirectoryAt(place.dir, place.name)
+      : fs.openSync(`/proc/self/fd/${place.dir}`, O_PATH | fs.constants.O_DIRECTORY);
+    const parts = isDirectory
+      ? packDirectory(handle, stats, top)
+      : packOne({ dir: handle, name: place.name, as: fileName, stats });
+    return { stat, parts, close: () => fs.closeSync(handle) };
+  });
+}
+
+function* packOne(found: Named): Generator<Part, void> {
+  yield* new Packer().entry(found);
+  yield endOfArchive();
+}
+
+/** The directory `fd` as `top` with everything in it; `top` null: only what is in it. */
+function* packDirectory(fd: number, stats: fs.BigIntStats, top: ByteString | null): Generator<Part, void> {
+  const packer = new Packer();
+  if (top !== null) yield* packer.entry({ dir: fd, name: '.', as: top, stats });
+  for (const found of walk(fd, (dir) => !isPseudo(dir))) {
+    yield* packer.entry({ ...found, as: top === null ? found.path : `${top}/${found.path}` });
+  }
+  yield endOfArchive();
+}
