@@ -58,7 +58,7 @@ export class Life {
     const run = await this.#set.inLane(id, async () => {
       const record = this.#set.current(id);
       if (record.state.is === 'restarting') {
-        await this.#restarts.cancel(record, record.state);
+        await this.#restarts.cancel(record, record.state, containerEvent(record, 'stop'));
         return null;
       }
       if (!isRunning(record)) throw unchanged(`Container ${ref} is already stopped`);
@@ -90,18 +90,24 @@ export class Life {
     const { id } = this.#set.index.resolve(ref);
     const run = await this.#set.inLane(id, async () => {
       const record = this.#set.current(id);
+      if (record.state.is === 'restarting' && endsContainer(record, signal)) {
+        await this.#restarts.cancel(record, record.state, containerEvent(record, 'kill', { signal: String(signal) }));
+        return null;
+      }
       if (!isRunning(record)) throw conflict(`Cannot kill container: ${ref}: Container ${record.id} is not running`);
       const ended = this.#set.live(id).ended.promise;
       await this.#endings.signal(record, signal, endsContainer(record, signal));
       return { ended };
     });
-    if (signal === SIGKILL) await this.#endings.awaitEnd(id, run.ended);
+    if (run !== null && signal === SIGKILL) await this.#endings.awaitEnd(id, run.ended);
   }
 
   async pause(ref: string): Promise<void> {
     const { id } = this.#set.index.resolve(ref);
     await this.#set.inLane(id, async () => {
       const record = this.#set.current(id);
+      if (record.state.is === 'restarting')
+        throw conflict(`Container ${record.id} is restarting, wait until the container is running`);
       if (!isRunning(record)) throw conflict(`Container ${record.id} is not running`);
       if (record.state.paused) throw conflict(`Container ${record.id} is already paused`);
       const { runtime } = this.#set.parts;

@@ -1,9 +1,10 @@
 /** Restarts that nobody asked for: what the restart policy decided (restart.ts), scheduled and carried out. */
+import type { NewEvent } from '../event/types.ts';
 import type { ContainerId } from '../lib/ids.ts';
 import { launch } from './launch.ts';
-import { restartDelayMsMax } from './restart.ts';
+import { nextDelayMs, restartDelayMsMax, restartsAfterExit } from './restart.ts';
 import { endingOf, isRunning } from './running.ts';
-import { type ContainerSet, containerEvent } from './set.ts';
+import type { ContainerSet } from './set.ts';
 import type { ContainerRecord, Ending } from './types.ts';
 
 /** How often, and how many times, a container looks whether the one whose network it shares has been restarted. */
@@ -22,19 +23,42 @@ export class Restarts {
     await this.#set.inLane(id, async () => {
       const record = this.#set.records.get(id);
       if (record === undefined || isRunning(record) || this.#set.live(id).removing) return;
-      if (cause === 'exit' && record.state.is !== 'restarting') return;
+      if (cause === 'exit') {
+        if (record.state.is !== 'restarting') return;
+        // The policy may have been changed since the delay began.
+        if (!this.#wanted(record, record.state)) {
+          await this.#set.commit({ ...record, state: { ...record.state, is: 'exited' } });
+          return;
+        }
+      }
       if (attempt < networkOwnerAttempts && this.#networkOwnerComes(record)) {
         this.schedule(id, networkOwnerPollMs, cause, attempt + 1);
         return;
       }
       const restartCount = record.restartCount + (cause === 'exit' ? 1 : 0);
-      await launch(this.#set, { ...record, restartCount }).catch((error: unknown) => {
+      await launch(this.#set, { ...record, restartCount }).catch(async (error: unknown) => {
         this.#set.parts.log.warn({ container: id, error }, 'a restart failed');
+        await this.#tryAgain(id);
       });
-      // Not even the failure could be recorded: what the record says goes on.
-      const now = this.#set.records.get(id);
-      if (now?.state.is === 'restarting') this.schedule(id, restartDelayMsMax);
     });
+  }
+
+  /** What failed may be mended without anyone's doing (a port taken, a disk that is not there yet), so the policy goes on. */
+  async #tryAgain(id: ContainerId): Promise<void> {
+    const record = this.#set.records.get(id);
+    if (record?.state.is === 'exited' && this.#wanted(record, record.state)) {
+      const live = this.#set.live(id);
+      live.lastDelayMs = nextDelayMs(live.lastDelayMs, 0);
+      const nextAttemptAt = Date.now() + live.lastDelayMs;
+      await this.#set.commit({ ...record, state: { ...record.state, is: 'restarting', nextAttemptAt } });
+      this.schedule(id, live.lastDelayMs);
+    }
+    // Not even the failure could be recorded: what the record says goes on.
+    else if (record?.state.is === 'restarting') this.schedule(id, restartDelayMsMax);
+  }
+
+  #wanted(record: ContainerRecord, { exitCode }: Ending): boolean {
+    return restartsAfterExit(record.hostConfig.RestartPolicy, exitCode, record.restartCount, record.stoppedByUser);
   }
 
   /** After a reboot a container and the one whose network it shares are started at once: the first waits for the second. */
@@ -47,9 +71,12 @@ export class Restarts {
 
   /** Schedules what the record says is waiting for its delay. */
   resume(record: ContainerRecord): void {
-    if (record.state.is === 'restarting')
-      // The clock may have been set back since.
-      this.schedule(record.id, Math.min(Math.max(0, record.state.nextAttemptAt - Date.now()), restartDelayMsMax));
+    if (record.state.is !== 'restarting') return;
+    const { nextAttemptAt, finishedAt } = record.state;
+    // The clock may have been set back since.
+    const within = (ms: number) => Math.min(Math.max(0, ms), restartDelayMsMax);
+    this.#set.live(record.id).lastDelayMs = within(nextAttemptAt - Date.parse(finishedAt));
+    this.schedule(record.id, within(nextAttemptAt - Date.now()));
   }
 
   schedule(id: ContainerId, delayMs: number, cause: 'exit' | 'daemon' = 'exit', attempt = 0): void {
@@ -64,10 +91,8 @@ export class Restarts {
   }
 
   /** A container waiting for its restart becomes an exited one. In the lane. */
-  async cancel(record: ContainerRecord, ending: Ending): Promise<void> {
-    await this.#set.commit({ ...record, stoppedByUser: true, state: { ...endingOf(ending), is: 'exited' } }, [
-      containerEvent(record, 'stop'),
-    ]);
+  async cancel(record: ContainerRecord, ending: Ending, event: NewEvent): Promise<void> {
+    await this.#set.commit({ ...record, stoppedByUser: true, state: { ...endingOf(ending), is: 'exited' } }, [event]);
     this.#set.live(record.id).cancelRestart();
   }
 }

@@ -11,6 +11,7 @@ import { eventually, run, sleep } from '../support/command.ts';
 import { startEngine, TestEngine } from '../support/engine.ts';
 import { hijack, type Loose } from '../support/http.ts';
 import { importBusybox } from '../support/images.ts';
+import { powerCut } from '../support/reboot.ts';
 
 async function start(engine: TestEngine, name: string, cmd: readonly string[], more: object = {}): Promise<string> {
   const body = { Image: 'busybox', Cmd: cmd, ...more };
@@ -215,22 +216,3 @@ test('after a reboot restart policies hold, also of containers that share a netw
   assert.equal((await stateOf(engine, ids.stopped)).Running, false);
   await eventually(async () => assert.equal((await engine.api('GET', `/containers/${ids.removed}/json`)).status, 404));
 });
-
-/** Processes, mounts, interfaces, rules and the run directory go; the data root stays. */
-async function powerCut(engine: TestEngine, pids: readonly number[]): Promise<void> {
-  const { directory, execRoot } = engine.paths;
-  const monitors = fs.globSync(`${execRoot}/container/*/monitor.pid`).map(pidIn);
-  await run(['kill', '-KILL', ...[...pids, ...monitors].filter((pid) => pid > 0).map(String)]);
-  await eventually(() => assert.ok(pids.every((pid) => pid === 0 || !fs.existsSync(`/proc/${pid}/root/bin`))));
-  const mounts = fs.readFileSync('/proc/self/mountinfo', 'utf8').split('\n');
-  const ours = mounts.map((line) => line.split(' ')[4] ?? '').filter((place) => place.startsWith(directory));
-  for (const place of ours.reverse()) await run(['umount', '--lazy', place]);
-  for (const group of fs.globSync(
-    `/sys/fs/cgroup/{*/,}slipway/{${fs.readdirSync(`${execRoot}/container`).join(',')}}`,
-  )) {
-    await eventually(() => fs.rmdirSync(group));
-  }
-  await engine.inNetns(['ip', 'link', 'delete', 'slipway0']);
-  await engine.inNetns(['nft', 'flush', 'ruleset']);
-  fs.rmSync(execRoot, { recursive: true, force: true });
-}
