@@ -10,10 +10,11 @@ import { createImages } from './image/images.ts';
 import { createPull } from './image/pull.ts';
 import { createPush } from './image/push.ts';
 import { createLayerStore } from './layer/store.ts';
-import { messageOf } from './lib/errors.ts';
+import { invalid, messageOf } from './lib/errors.ts';
 import type { Log } from './lib/log.ts';
 import { nowNano, rfc3339Nano } from './lib/time.ts';
 import { createLogs } from './log/logs.ts';
+import { checkLogConfig } from './log/options.ts';
 import { createNetworks } from './network/networks.ts';
 import { Downloads } from './registry/download.ts';
 import { Hasher } from './registry/hasher.ts';
@@ -40,6 +41,7 @@ const loginPatienceMs = 30_000;
 export async function createDaemon(initial: Config, log: Log): Promise<Daemon> {
   let config = initial;
   const { dataRoot, execRoot } = initial;
+  checkLogDefaults(initial);
   fs.mkdirSync(dataRoot, { recursive: true, mode: 0o710 });
   fs.mkdirSync(execRoot, { recursive: true, mode: 0o711 });
 
@@ -100,8 +102,10 @@ export async function createDaemon(initial: Config, log: Log): Promise<Daemon> {
     images,
     runtime,
     login: async (credentials) => ({ ...(await registries.login(credentials, AbortSignal.timeout(loginPatienceMs))) }),
-    warnings: () =>
-      store.damaged.map(({ kind, id }) => `the record of ${kind} ${id} could not be read and was set aside`),
+    warnings: () => [
+      ...store.damaged.map(({ kind, id }) => `the record of ${kind} ${id} could not be read and was set aside`),
+      ...logs.warnings(),
+    ],
     eventListeners: () => events.readers,
     engineId: engineIdIn(dataRoot),
   });
@@ -117,6 +121,7 @@ export async function createDaemon(initial: Config, log: Log): Promise<Daemon> {
       });
     },
     reload(next) {
+      checkLogDefaults(next);
       runtime.configure(next.runtimes, next.defaultRuntime);
       config = next;
     },
@@ -137,6 +142,15 @@ export async function createDaemon(initial: Config, log: Log): Promise<Daemon> {
     await containers.reconcile();
     const { running, paused, stopped } = containers.counts();
     log.info({ running, paused, stopped, ms: Math.round(performance.now() - began) }, 'records and kernel agree');
+  }
+}
+
+/** The log driver of containers that name none has to be one that they could name. */
+function checkLogDefaults({ logDriver, logOpts }: Config): void {
+  try {
+    checkLogConfig({ Type: logDriver, Config: logOpts });
+  } catch (error) {
+    throw invalid(`failed to set log opts: ${messageOf(error)}`);
   }
 }
 

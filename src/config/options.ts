@@ -253,9 +253,9 @@ export const options: readonly Option[] = [
     of: 'logDriver',
     kind: 'text',
     initial: 'json-file',
-    placeholder: 'json-file|none',
+    placeholder: 'name',
     help: 'Log driver of containers that name none',
-    check: oneOf('json-file', 'none'),
+    reloads: true,
   },
   {
     flag: 'log-level',
@@ -276,7 +276,8 @@ export const options: readonly Option[] = [
     kind: 'map',
     initial: {},
     placeholder: 'key=value',
-    help: 'Default log option of containers (max-size, max-file); may be repeated',
+    help: 'Default option of that log driver (max-size, max-file …); may be repeated',
+    reloads: true,
   },
   {
     flag: 'max-concurrent-downloads',

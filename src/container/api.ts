@@ -24,7 +24,10 @@ export interface ListQuery {
 }
 
 /** As the log part reads it; whether there is a terminal is known from the container. `framed` false: raw bytes, both streams merged. */
-export type LogsQuery = Omit<LogQuery, 'tty'>;
+export type LogsQuery = Omit<LogQuery, 'tty' | 'details'> & {
+  /** Attributes of the container before each line. */
+  readonly details: boolean;
+};
 
 export interface AttachQuery {
   readonly stdin: boolean;

@@ -102,7 +102,7 @@ export function createContainers(parts: ContainerParts): ContainerService {
         resolvConfPath: `${dir}/resolv.conf`,
         hostnamePath: `${dir}/hostname`,
         hostsPath: `${dir}/hosts`,
-        logPath: record.logDriver === 'none' ? '' : set.logPath(record.id),
+        logPath: record.logDriver === 'json-file' ? set.logPath(record.id) : '',
         health: isRunning(record) && record.health ? (set.live(record.id).health ?? record.health) : record.health,
         execIds: execs.idsOf(record.id),
         graphDriverData: parts.layers.describeWritable(record.id),

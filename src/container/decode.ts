@@ -3,7 +3,7 @@ import path from 'node:path';
 import type { RunConfig } from '../image/types.ts';
 import { invalid } from '../lib/errors.ts';
 import type { ContainerId } from '../lib/ids.ts';
-import { parseFileSize } from '../lib/size.ts';
+import { checkLogConfig, mergeLogConfig } from '../log/options.ts';
 import type { PortBinding } from '../network/types.ts';
 import { defaultCgroupParent } from '../runtime/parents.ts';
 import type { CreateBody } from './api.ts';
@@ -116,15 +116,10 @@ export function checkConfig(config: RunConfig): void {
 
 /** `HostConfig` as given, every key present, defaults filled in. */
 export function decodeHostConfig(given: NonNullable<CreateBody['HostConfig']>, defaults: HostDefaults): HostConfig {
-  const logType = given.LogConfig?.Type || defaults.logDriver;
-  const logOptions =
-    given.LogConfig?.Type || Object.keys(given.LogConfig?.Config ?? {}).length > 0
-      ? (given.LogConfig?.Config ?? {})
-      : defaults.logOpts;
   return {
     Binds: given.Binds ?? null,
     ContainerIDFile: given.ContainerIDFile ?? '',
-    LogConfig: { Type: logType, Config: logOptions },
+    LogConfig: mergeLogConfig(given.LogConfig, { Type: defaults.logDriver, Config: defaults.logOpts }),
     NetworkMode: given.NetworkMode || 'default',
     PortBindings: withBothKeys(given.PortBindings ?? {}),
     RestartPolicy: {
@@ -243,41 +238,4 @@ export function checkHostConfig(host: HostConfig, defaults: HostDefaults): void 
   }
   if (!defaults.runtimes.includes(host.Runtime)) throw invalid(`Unknown runtime specified ${host.Runtime}`);
   checkLogConfig(host.LogConfig);
-}
-
-const logOptionsKnown = new Set([
-  'max-size',
-  'max-file',
-  'labels',
-  'labels-regex',
-  'env',
-  'env-regex',
-  'tag',
-  'mode',
-  'max-buffer-size',
-  'compress',
-]);
-
-function checkLogConfig({ Type, Config }: HostConfig['LogConfig']): void {
-  if (Type !== 'json-file' && Type !== 'none') {
-    throw invalid(`logger: no log driver named '${Type}' is registered`);
-  }
-  if (Type === 'none') return;
-  for (const key of Object.keys(Config)) {
-    if (!logOptionsKnown.has(key)) throw invalid(`unknown log opt '${key}' for json-file log driver`);
-  }
-  logLimits(Config);
-}
-
-/** Limits of a container's log file from its options. Without them 5 files of 20 MB: a log never fills the disk unasked. */
-export function logLimits(options: Readonly<Record<string, string>>): {
-  readonly maxSize: number;
-  readonly maxFiles: number;
-} {
-  const size = options['max-size'];
-  const files = options['max-file'];
-  const maxSize = size === undefined ? 20_000_000 : size === '-1' ? 0 : parseFileSize(size);
-  const maxFiles = files === undefined ? (size === undefined ? 5 : 1) : Number(files);
-  if (!Number.isInteger(maxFiles) || maxFiles < 1) throw invalid(`max-file cannot be less than 1: ${files}`);
-  return { maxSize, maxFiles };
 }

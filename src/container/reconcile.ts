@@ -67,6 +67,8 @@ export async function reconcile(set: ContainerSet, { life, restarts, endings }: 
   runtime.onExit((notice) => void endings.exited(notice));
   set.becomeReady();
   for (const record of resting) restartWithDaemon(restarts, record);
+  // What they printed last may not have reached its sink.
+  for (const record of set.records.values()) if (!isRunning(record)) set.drainLog(record);
   watchForLost(set, endings);
 }
 

@@ -1,4 +1,5 @@
 /** What all operations on containers share: the records, who waits for what, and one lane per container. */
+import os from 'node:os';
 import path from 'node:path';
 import type { NewEvent } from '../event/types.ts';
 import type { ImageMaker } from '../image/types.ts';
@@ -7,13 +8,13 @@ import { conflict, messageOf, unavailable } from '../lib/errors.ts';
 import type { ContainerId } from '../lib/ids.ts';
 import { Lanes } from '../lib/lanes.ts';
 import type { Log } from '../lib/log.ts';
-import type { ContainerLog, Logs } from '../log/types.ts';
+import { forwards, logPlan } from '../log/options.ts';
+import type { ContainerLog, LogSubject, Logs } from '../log/types.ts';
 import type { Networks } from '../network/types.ts';
 import type { Runtime } from '../runtime/types.ts';
 import type { Collection, Store, Write } from '../store/types.ts';
 import type { Volumes } from '../volume/volumes.ts';
 import type { HostDefaults } from './decode.ts';
-import { logLimits } from './decode.ts';
 import { ContainerIndex } from './find.ts';
 import { Graves } from './graves.ts';
 import { LiveContainer } from './live.ts';
@@ -109,13 +110,21 @@ export class ContainerSet {
   logOf(record: ContainerRecord): ContainerLog {
     let log = this.#logs.get(record.id);
     if (log === undefined) {
-      const limits = record.logDriver === 'none' ? hiddenLogLimits : logLimits(record.hostConfig.LogConfig.Config);
-      log = this.parts.logs.open(record.id, this.logPath(record.id), limits, () =>
-        this.parts.runtime.reopenLog(record.id),
-      );
+      log = this.parts.logs.open(record.id, this.logPath(record.id), {
+        plan: logPlan(record.hostConfig.LogConfig),
+        subject: () => logSubject(this.records.get(record.id) ?? record),
+        reopen: () => this.parts.runtime.reopenLog(record.id),
+      });
       this.#logs.set(record.id, log);
     }
     return log;
+  }
+
+  /** Sends on what is left of the log of a container that does not run. */
+  drainLog(record: ContainerRecord): void {
+    if (!forwards(record.logDriver)) return;
+    this.logOf(record);
+    this.parts.logs.drain(record.id);
   }
 
   /** Makes the record and its events durable and visible together. */
@@ -162,8 +171,21 @@ export class ContainerSet {
   }
 }
 
-/** Output of a container with log driver `none` passes through a small file that nobody is shown. */
-const hiddenLogLimits = { maxSize: 1024 * 1024, maxFiles: 2 } as const;
+/** What log drivers tell about a container. */
+export function logSubject(record: ContainerRecord): LogSubject {
+  const { id, name, created, imageId, config } = record;
+  return {
+    id,
+    name,
+    created,
+    imageId,
+    imageName: config.Image,
+    command: [...(config.Entrypoint ?? []), ...(config.Cmd ?? [])].join(' '),
+    env: config.Env ?? [],
+    labels: config.Labels ?? {},
+    hostname: os.hostname(),
+  };
+}
 
 /** An event of a container with the attributes all of them carry: image, name and labels. */
 export function containerEvent(

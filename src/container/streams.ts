@@ -1,10 +1,12 @@
 /** Attach and logs: readers of the log file, and a way in for what a client types. */
 import { conflict, invalid, notImplemented } from '../lib/errors.ts';
+import { detailsOf } from '../log/attributes.ts';
+import { logPlan } from '../log/options.ts';
 import type { LogQuery } from '../log/types.ts';
 import type { Attachment, AttachQuery, LogsQuery } from './api.ts';
 import { DetachScanner, parseDetachKeys } from './detach.ts';
 import { endUnless, type LiveContainer, type RunEnd } from './live.ts';
-import { type ContainerSet, containerEvent } from './set.ts';
+import { type ContainerSet, containerEvent, logSubject } from './set.ts';
 import type { ContainerRecord } from './types.ts';
 
 export async function readLogs(
@@ -15,11 +17,13 @@ export async function readLogs(
 ): Promise<AsyncIterable<Uint8Array>> {
   const record = set.index.resolve(ref);
   if (!query.stdout && !query.stderr) throw invalid('Bad parameters: you must choose at least one stream');
-  if (record.logDriver === 'none') throw notImplemented('configured logging driver does not support reading');
+  if (!logPlan(record.hostConfig.LogConfig).readable)
+    throw notImplemented('configured logging driver does not support reading');
   const tty = record.config.Tty;
   // One that has not begun is worth following; one that has ended prints nothing more.
   const follow = query.follow && record.state.is !== 'exited';
-  const asked: LogQuery = { ...query, follow, tty, framed: query.framed && !tty };
+  const details = query.details ? detailsOf(record.hostConfig.LogConfig.Config, logSubject(record)) : undefined;
+  const asked: LogQuery = { ...query, follow, tty, framed: query.framed && !tty, details };
   return set.logOf(record).read(asked, set.live(record.id).ended.promise, signal);
 }
 

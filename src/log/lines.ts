@@ -7,6 +7,7 @@
  * so a block is rewritten in place, in one pass over its bytes, and is then ready for the wire.
  */
 import { parseRfc3339, rfc3339NanoFixed } from '../lib/time.ts';
+import type { Block } from './cursor.ts';
 import type { LogQuery } from './types.ts';
 
 /** Characters before the text of a line. */
@@ -16,6 +17,8 @@ const stampLength = 35;
 const wallLength = 29;
 const at = { zone: wallLength, stream: 39, flag: 43 } as const;
 
+/** About how much comes at once where lines grow. */
+const growingLength = 64 * 1024;
 const newline = 10;
 const space = 32;
 const letter = { P: 80, Z: 90, s: 115, o: 111 } as const;
@@ -32,7 +35,7 @@ export function isLineStart(block: Uint8Array, start: number): boolean {
 
 export const isPiece = (block: Uint8Array, start: number): boolean => block[start + at.flag] === letter.P;
 
-type Wanted = Pick<LogQuery, 'stdout' | 'stderr' | 'since' | 'until' | 'timestamps' | 'framed'>;
+type Wanted = Pick<LogQuery, 'stdout' | 'stderr' | 'since' | 'until' | 'timestamps' | 'framed' | 'details'>;
 
 export class LineRewriter {
   readonly #wanted: Wanted;
@@ -42,6 +45,8 @@ export class LineRewriter {
   readonly #open = [false, false, false];
   readonly #since: Bound | null;
   readonly #until: Bound | null;
+  /** Before each text, behind the stamp. */
+  readonly #details: Buffer | null;
   #utc = { from: '', to: '' };
   /** A line younger than `until` has been met: there is nothing more to give. */
   finished = false;
@@ -51,12 +56,39 @@ export class LineRewriter {
     this.#framePerLine = framePerLine;
     this.#since = wanted.since === undefined ? null : new Bound(wanted.since);
     this.#until = wanted.until === undefined ? null : new Bound(wanted.until);
+    this.#details = wanted.details === undefined ? null : Buffer.from(wanted.details);
   }
 
-  /** Rewrites the whole lines in `block[0, end)`, the last of which ends at `end`. Returns how many bytes they became. */
-  rewrite(block: Buffer, end: number): number {
+  /** What a block becomes, ready for the wire; its bytes are used up. */
+  *chunksOf({ data, length }: Block): Generator<Buffer, void, void> {
+    if (this.#details === null) {
+      const chunk = data.subarray(0, this.rewrite(data, 0, length, data));
+      if (chunk.length > 0) yield chunk;
+      return;
+    }
+    // With something put before each line they grow: a few at a time into a buffer of their own.
+    for (let from = 0; from < length && !this.finished; ) {
+      let end = from;
+      let room = 0;
+      while (end < length && room < growingLength) {
+        const next = data.indexOf(newline, end) + 1;
+        room += next - end + this.#details.length;
+        end = next;
+      }
+      const target = Buffer.allocUnsafe(room);
+      const chunk = target.subarray(0, this.rewrite(data, from, end, target));
+      if (chunk.length > 0) yield chunk;
+      from = end;
+    }
+  }
+
+  /**
+   * Rewrites the whole lines in `block[start, end)`, the last of which ends at `end`, to the beginning of `target`, which may be the
+   * block itself. Returns how many bytes they became.
+   */
+  rewrite(block: Buffer, start: number, end: number, target: Buffer): number {
     const { stdout, stderr, timestamps, framed } = this.#wanted;
-    let from = 0;
+    let from = start;
     let to = 0;
     let frameStart = 0;
     /** Stream of the frame being written; 0: none. */
@@ -74,40 +106,43 @@ export class LineRewriter {
       }
       const piece = isPiece(block, from);
       if (framed && frameStream !== stream) {
-        if (frameStream !== 0) writeHeader(block, frameStart, frameStream, to);
+        if (frameStream !== 0) writeHeader(target, frameStart, frameStream, to);
         frameStream = stream;
         frameStart = to;
         to += 8;
       }
-      if (timestamps && !this.#open[stream]) to = this.#writeStamp(block, from, to);
-      for (let byte = block[text++]; byte !== newline; byte = block[text++]) block[to++] = byte as number;
+      if (!this.#open[stream]) {
+        if (timestamps) to = this.#writeStamp(block, from, target, to);
+        if (this.#details !== null) to += this.#details.copy(target, to);
+      }
+      for (let byte = block[text++]; byte !== newline; byte = block[text++]) target[to++] = byte as number;
       if (!piece) {
-        block[to++] = newline;
+        target[to++] = newline;
         if (framed && this.#framePerLine) {
-          writeHeader(block, frameStart, frameStream, to);
+          writeHeader(target, frameStart, frameStream, to);
           frameStream = 0;
         }
       }
       this.#open[stream] = piece;
       from = text;
     }
-    if (frameStream !== 0) writeHeader(block, frameStart, frameStream, to);
+    if (frameStream !== 0) writeHeader(target, frameStart, frameStream, to);
     return to;
   }
 
   /** `2026-11-20T23:23:29.491283289Z ` at `to`. The stamp it is made from may lie in the way of its own copy. */
-  #writeStamp(block: Buffer, from: number, to: number): number {
+  #writeStamp(block: Buffer, from: number, target: Buffer, to: number): number {
     if (sameZone(block, from, utcZone)) {
-      block.copyWithin(to, from, from + wallLength);
+      block.copy(target, to, from, from + wallLength);
     } else {
       const stamp = block.toString('latin1', from, from + stampLength);
       // Only the date and time to the second change with the zone; many lines share them.
       const second = stamp.slice(0, 19) + stamp.slice(at.zone);
       if (this.#utc.from !== second) this.#utc = { from: second, to: utcSecond(stamp) };
-      block.write(this.#utc.to + stamp.slice(19, at.zone), to, 'latin1');
+      target.write(this.#utc.to + stamp.slice(19, at.zone), to, 'latin1');
     }
-    block[to + wallLength] = letter.Z;
-    block[to + wallLength + 1] = space;
+    target[to + wallLength] = letter.Z;
+    target[to + wallLength + 1] = space;
     return to + wallLength + 2;
   }
 }

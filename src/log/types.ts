@@ -16,6 +16,8 @@ export interface LogQuery {
   readonly framed: boolean;
   /** The container has a terminal: newlines are the terminal's own (`\r\n`), all is stdout. */
   readonly tty: boolean;
+  /** Stands before each line, behind its stamp: what `details=1` asks for. */
+  readonly details?: string | undefined;
 }
 
 /** One run of conmon's log per container, with rotation by the daemon. */
@@ -33,10 +35,35 @@ export interface ContainerLog {
   remove(): Promise<void>;
 }
 
+/** Holds as long as the daemon lives: files are numbered in the order they were begun, whatever they are called. */
 export interface LogPosition {
-  /** inode and offset: survives a rename. */
-  readonly inode: bigint;
+  readonly generation: number;
   readonly offset: number;
+}
+
+/** `HostConfig.LogConfig.Config`. */
+export type LogOptions = Readonly<Record<string, string>>;
+
+export interface LogConfig {
+  readonly Type: string;
+  readonly Config: LogOptions;
+}
+
+/** What log drivers tell about a container. */
+export interface LogSubject {
+  readonly id: string;
+  /** Without a slash. */
+  readonly name: string;
+  /** RFC 3339. */
+  readonly created: string;
+  readonly imageId: string;
+  readonly imageName: string;
+  /** The first process: path and arguments. */
+  readonly command: string;
+  readonly env: readonly string[];
+  readonly labels: Readonly<Record<string, string>>;
+  /** Of the machine. */
+  readonly hostname: string;
 }
 
 export interface LogLimits {
@@ -44,12 +71,33 @@ export interface LogLimits {
   readonly maxSize: number;
   /** Files kept, the current one included. */
   readonly maxFiles: number;
+  /** Older files are kept compressed. */
+  readonly compress?: boolean;
+}
+
+/** What a container's log is to be, from its `LogConfig`. */
+export interface LogPlan {
+  readonly limits: LogLimits;
+  /** False: `logs` is refused. */
+  readonly readable: boolean;
+  readonly config: LogConfig;
+}
+
+export interface LogSource {
+  readonly plan: LogPlan;
+  /** Asked at each start: names change. */
+  readonly subject: () => LogSubject;
+  /** Tells the monitor of the container to open the (renamed away) file anew. */
+  readonly reopen: () => void;
 }
 
 export interface Logs {
-  /** `reopen` tells the monitor of the container to open the (renamed away) file anew. */
-  open(containerId: string, path: string, limits: LogLimits, reopen: () => void): ContainerLog;
-  /** Starts watching the size of a running container's log (rotation); the returned function ends it. */
+  open(containerId: string, path: string, source: LogSource): ContainerLog;
+  /** Looks after the log of a running container: rotates it and sends it on; the returned function ends it. */
   watch(containerId: string): () => void;
+  /** Sends on what is left of the log of a container that has ended. */
+  drain(containerId: string): void;
+  /** One line for each container whose sink has missed something. */
+  warnings(): readonly string[];
   close(): void;
 }

@@ -6,6 +6,7 @@ import type { Config } from '../config/types.ts';
 import type { Containers, Json } from '../container/api.ts';
 import type { Credentials, Images } from '../image/types.ts';
 import { nowNano, rfc3339Nano } from '../lib/time.ts';
+import { logDriverNames } from '../log/options.ts';
 import type { Runtime } from '../runtime/types.ts';
 
 export interface SystemParts {
@@ -67,7 +68,7 @@ async function info(parts: SystemParts): Promise<Json> {
       Volume: ['local'],
       Network: ['bridge', 'host', 'null'],
       Authorization: null,
-      Log: ['json-file', 'none'],
+      Log: logDriverNames,
     },
     MemoryLimit: runtime.limits.memory,
     SwapLimit: runtime.limits.swap,

@@ -95,7 +95,6 @@ describe('configuration', () => {
     ['ulimit', ['--default-ulimit', 'nofile=5:1'], {}, /--default-ulimit: ulimit soft limit must be/],
     ['runtime', ['--default-runtime', 'x'], {}, /'x' does not exist/],
     ['level', ['--log-level', 'loud'], {}, /^--log-level: "loud" is not one of/],
-    ['driver', [], { 'log-driver': 'carrier-pigeon' }, /"log-driver" in .*daemon.json: "carrier-pigeon" is not one of/],
     [
       'unknown keys',
       [],

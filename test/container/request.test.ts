@@ -7,7 +7,6 @@ import {
   checkHostConfig,
   decodeConfig,
   decodeHostConfig,
-  logLimits,
   mergeConfig,
 } from '../../src/container/decode.ts';
 import { DetachScanner, parseDetachKeys } from '../../src/container/detach.ts';
@@ -17,6 +16,7 @@ import { checkName, inventName } from '../../src/container/names.ts';
 import { checkOptions } from '../../src/container/options.ts';
 import { parseSignal } from '../../src/container/signals.ts';
 import { parsePs } from '../../src/container/stats.ts';
+import { checkLogConfig, logPlan } from '../../src/log/options.ts';
 
 const defaults = { logDriver: 'json-file', logOpts: {}, runtime: 'crun', runtimes: ['crun', 'runc'] };
 const host = (given: NonNullable<CreateBody['HostConfig']> = {}) => decodeHostConfig(given, defaults);
@@ -118,11 +118,13 @@ describe('HostConfig', () => {
     assert.deepEqual(checkOptions(decodeConfig({}), host({ SecurityOpt: ['no-new-privileges'] })), []);
   });
   it('limits logs unless told otherwise', () => {
-    assert.deepEqual(logLimits({}), { maxSize: 20_000_000, maxFiles: 5 });
-    assert.deepEqual(logLimits({ 'max-size': '10k', 'max-file': '3' }), { maxSize: 10_000, maxFiles: 3 });
-    assert.deepEqual(logLimits({ 'max-size': '-1' }), { maxSize: 0, maxFiles: 1 });
-    refuses(() => logLimits({ 'max-size': 'plenty' }), /invalid size: 'plenty'/);
-    refuses(() => logLimits({ 'max-file': '0' }), /max-file cannot be less than 1/);
+    const limits = (Config: Record<string, string>) => logPlan({ Type: 'json-file', Config }).limits;
+    const check = (Config: Record<string, string>) => checkLogConfig({ Type: 'json-file', Config });
+    assert.deepEqual(limits({}), { maxSize: 20_000_000, maxFiles: 5, compress: false });
+    assert.deepEqual(limits({ 'max-size': '10k', 'max-file': '3' }), { maxSize: 10_000, maxFiles: 3, compress: false });
+    assert.deepEqual(limits({ 'max-size': '-1' }), { maxSize: 0, maxFiles: 1, compress: false });
+    refuses(() => check({ 'max-size': 'plenty' }), /invalid size: 'plenty'/);
+    refuses(() => check({ 'max-file': '0' }), /max-file cannot be less than 1/);
   });
 });
 

@@ -8,6 +8,7 @@ import path from 'node:path';
 import { describe, it, type TestContext } from 'node:test';
 import { createLogs } from '../../src/log/logs.ts';
 import type { LogQuery } from '../../src/log/types.ts';
+import { sourceOf } from './support.ts';
 
 const query: LogQuery = { stdout: true, stderr: true, timestamps: false, follow: true, framed: false, tty: false };
 
@@ -84,10 +85,17 @@ describe('following the real monitor', () => {
       const logs = createLogs();
       t.after(() => logs.close());
       let rotations = 0;
-      const log = logs.open('c', file, { maxSize: 1024, maxFiles: 3 }, () => {
-        rotations++;
-        reopen();
-      });
+      const log = logs.open(
+        'c',
+        file,
+        sourceOf({
+          limits: { maxSize: 1024, maxFiles: 3 },
+          reopen: () => {
+            rotations++;
+            reopen();
+          },
+        }),
+      );
       const unwatch = logs.watch('c');
       const killed = new AbortController();
       const counters = await Promise.all(
@@ -117,7 +125,7 @@ describe('following the real monitor', () => {
     const { file, ended } = monitored(t, 'head -c 921600 /dev/zero | tr "\\0" x; echo; printf "no newline"');
     const logs = createLogs();
     t.after(() => logs.close());
-    const log = logs.open('c', file, { maxSize: 0, maxFiles: 1 }, () => undefined);
+    const log = logs.open('c', file, sourceOf({}));
     let all = '';
     for await (const chunk of log.read(query, ended, new AbortController().signal)) all += chunk;
     assert.equal(all, `${'x'.repeat(921_600)}\nno newline`);

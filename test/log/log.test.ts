@@ -8,6 +8,7 @@ import fc from 'fast-check';
 import { silentLog } from '../../src/lib/log.ts';
 import { createLogs } from '../../src/log/logs.ts';
 import type { ContainerLog, LogLimits, LogQuery } from '../../src/log/types.ts';
+import { sourceOf } from './support.ts';
 
 const everything: LogQuery = {
   stdout: true,
@@ -31,7 +32,7 @@ function scratch(t: TestContext): string {
 function opened(t: TestContext, file: string, limits: LogLimits = unlimited, reopen = (): void => undefined) {
   const logs = createLogs({ log: silentLog });
   t.after(() => logs.close());
-  return { log: logs.open('c', file, limits, reopen), watch: () => logs.watch('c') };
+  return { log: logs.open('c', file, sourceOf({ limits, reopen })), watch: () => logs.watch('c') };
 }
 
 async function text(log: ContainerLog, query: Partial<LogQuery> = {}, ended: Promise<unknown> = over): Promise<string> {
@@ -132,7 +133,7 @@ describe('what a log says', () => {
   it('is silent when there is no file', async (t) => {
     const { log } = opened(t, scratch(t));
     assert.equal(await text(log, { tail: 10 }), '');
-    assert.deepEqual(await log.position(), { inode: 0n, offset: 0 });
+    assert.deepEqual(await log.position(), { generation: 0, offset: 0 });
   });
 
   it('gives a line of 900 KiB back as one', async (t) => {
@@ -189,7 +190,7 @@ describe('any log', () => {
             );
           }
           const logs = createLogs({ log: silentLog });
-          const log = logs.open('c', file, unlimited, () => undefined);
+          const log = logs.open('c', file, sourceOf({ limits: unlimited }));
           try {
             const all = files.flat();
             assert.equal(await text(log), expectedTail(all, Number.POSITIVE_INFINITY));

@@ -95,7 +95,6 @@ export const containerRoutes = [
     const { query, backend, wire } = context;
     const [stdout, stderr] = [flag(query, 'stdout'), flag(query, 'stderr')];
     if (!stdout && !stderr) throw invalid('Bad parameters: you must choose at least one stream');
-    if (flag(query, 'details')) throw notImplemented('logs with details are not supported yet');
     const output = await backend.containers.logs(
       ref(context),
       {
@@ -103,6 +102,7 @@ export const containerRoutes = [
         stderr,
         since: timestamp(query, 'since'),
         timestamps: flag(query, 'timestamps'),
+        details: flag(query, 'details'),
         tail: tailOf(query),
         follow: flag(query, 'follow'),
         framed: wire.framed,

@@ -1,0 +1,75 @@
+/** Receivers of logs for a test: real sockets in the engine's network, what they got kept as bytes. */
+import path from 'node:path';
+import readline from 'node:readline';
+import { eventually, start } from './command.ts';
+import type { SinkOptions } from './log-sink-child.ts';
+import type { Netns } from './netns.ts';
+
+export interface Sink {
+  readonly port: number;
+  /** All that came, in order; datagrams one by one. */
+  readonly messages: Buffer[];
+  /** Bytes that came, of a sink that counts. */
+  readonly counted: () => number;
+  readonly connections: () => number;
+  readonly refusals: string[];
+  text(): string;
+  bytes(): Buffer;
+  command(word: 'pause' | 'resume' | 'drop'): void;
+  /** Resolves when `condition` holds for what has come. */
+  until(condition: (text: string) => boolean, timeoutMs?: number): Promise<void>;
+  close(): Promise<void>;
+}
+
+export async function startSink(
+  t: { after(fn: () => Promise<void>): void },
+  netns: Netns,
+  options: SinkOptions,
+): Promise<Sink> {
+  const program = path.join(import.meta.dirname, 'log-sink-child.ts');
+  const child = start(netns.inside([process.execPath, program, JSON.stringify(options)]), { stdin: 'pipe' });
+  const messages: Buffer[] = [];
+  const refusals: string[] = [];
+  let connections = 0;
+  let counted = 0;
+  let wrong = '';
+  const gone = new Promise<void>((resolve) => child.once('exit', () => resolve()));
+  child.stderr?.on('data', (data: Buffer) => {
+    wrong += data.toString();
+  });
+  const listening = Promise.withResolvers<number>();
+  if (child.stdout === null || child.stdin === null) throw new Error('the sink has no pipes');
+  const { stdin } = child;
+  stdin.on('error', () => undefined);
+  readline.createInterface({ input: child.stdout }).on('line', (line) => {
+    const told = JSON.parse(line);
+    if (told.data !== undefined) messages.push(Buffer.from(told.data, 'base64'));
+    else if (told.counted !== undefined) counted = told.counted;
+    else if (told.at === 'listening') listening.resolve(told.port ?? 0);
+    else if (told.at === 'connected') connections++;
+    else if (told.at === 'refused') refusals.push(told.why);
+  });
+  void gone.then(() => listening.reject(new Error(`the sink ended: ${wrong}`)));
+  const text = () => Buffer.concat(messages).toString('latin1');
+  const close = async () => {
+    if (child.exitCode === null) child.kill('SIGKILL');
+    await gone;
+  };
+  t.after(close);
+  return {
+    port: await listening.promise,
+    messages,
+    refusals,
+    counted: () => counted,
+    connections: () => connections,
+    text,
+    bytes: () => Buffer.concat(messages),
+    command: (word) => void stdin.write(`${word}\n`),
+    until: async (condition, timeoutMs = 10_000) => {
+      await eventually(() => {
+        if (!condition(text())) throw new Error(`the sink got ${JSON.stringify(text().slice(-2000))}`);
+      }, timeoutMs);
+    },
+    close,
+  };
+}
