@@ -91,6 +91,8 @@ export class LogFile implements ContainerLog {
   async remove(): Promise<void> {
     const { forwarder } = this;
     this.#parts.forget();
+    // Ended while no engine ran, and removed by its AutoRemove: nothing has been sent yet.
+    forwarder?.drain();
     if (forwarder?.isRunning) {
       // What it has not sent it reads from deleted files.
       this.#readers.add(forwarder.cursor);
