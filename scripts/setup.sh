@@ -6,7 +6,7 @@ cache=$here/.cache
 machine=$(uname -m)
 
 # What the engine runs or calls; README names each with its reason.
-engine_packages=(crun runc conmon nftables busybox-static iproute2 procps ca-certificates zstd xz-utils bzip2 pigz)
+engine_packages=(crun runc conmon tini nftables busybox-static iproute2 procps ca-certificates zstd xz-utils bzip2 pigz)
 # igzip exists for these two only; without it layers are inflated by Node.
 case $machine in x86_64 | aarch64) engine_packages+=(isal) ;; esac
 # What the tests add. docker-registry and docker.io would start services when installed: peers.sh unpacks them instead.

@@ -50,7 +50,9 @@ export async function createDaemon(initial: Config, log: Log): Promise<Daemon> {
     log.error({ kind, id }, `a record could not be read and was set aside: ${reason}`);
   const events = createEventJournal(store);
   const layers = await createLayerStore({ dir: path.join(dataRoot, 'layer'), store, log });
-  const runtime = createRuntime({ execRoot, runtimes: config.runtimes, defaultRuntime: config.defaultRuntime, log });
+  const { runtimes, defaultRuntime, init, initPath, noNewPrivileges, seccompProfile } = config;
+  const isolation = { init, initPath, noNewPrivileges, seccompProfile };
+  const runtime = createRuntime({ execRoot, runtimes, defaultRuntime, log, isolation });
   const networks = createNetworks({ config, store, log });
   const logs = createLogs({ log });
   const volumes = new Volumes({ dir: path.join(dataRoot, 'volume'), store, now: () => rfc3339Nano(nowNano()) });

@@ -81,6 +81,10 @@ function ipAddress(value: string): string {
   return value;
 }
 
+function seccompProfile(value: string): string {
+  return value === 'builtin' || value === 'unconfined' ? value : value === '' ? 'builtin' : absolute(value);
+}
+
 function insecureRegistry(value: string): string {
   if (value.includes('://')) throw invalid(`insecure registry ${value} should not contain '://'`);
   return value;
@@ -226,6 +230,23 @@ export const options: readonly Option[] = [
     check: hosts,
   },
   {
+    flag: 'init',
+    key: 'init',
+    of: 'init',
+    kind: 'switch',
+    initial: false,
+    help: 'Run an init in containers that do not say otherwise: it passes signals on and reaps processes',
+  },
+  {
+    flag: 'init-path',
+    key: 'init-path',
+    of: 'initPath',
+    kind: 'text',
+    initial: '',
+    placeholder: 'path',
+    help: 'That init, linked statically; docker-init, tini-static or catatonit if empty',
+  },
+  {
     flag: 'insecure-registry',
     key: 'insecure-registries',
     of: 'insecureRegistries',
@@ -309,6 +330,14 @@ export const options: readonly Option[] = [
     check: atLeast(68),
   },
   {
+    flag: 'no-new-privileges',
+    key: 'no-new-privileges',
+    of: 'noNewPrivileges',
+    kind: 'switch',
+    initial: false,
+    help: 'No set-uid gain of privileges in containers that do not say otherwise',
+  },
+  {
     flag: 'pidfile',
     letter: 'p',
     key: 'pidfile',
@@ -329,6 +358,16 @@ export const options: readonly Option[] = [
     help: "Asked before Docker Hub for the Hub's images; may be repeated",
     reloads: true,
     check: each(mirror),
+  },
+  {
+    flag: 'seccomp-profile',
+    key: 'seccomp-profile',
+    of: 'seccompProfile',
+    kind: 'text',
+    initial: 'builtin',
+    placeholder: 'path|builtin|unconfined',
+    help: 'Seccomp profile of containers that name none',
+    check: seccompProfile,
   },
   {
     flag: 'shutdown-timeout',

@@ -27,6 +27,13 @@ export interface Config {
   readonly defaultRuntime: string;
   /** Name to binary. */
   readonly runtimes: Readonly<Record<string, { readonly path: string; readonly runtimeArgs: readonly string[] }>>;
+  /** Containers that do not say otherwise run under an init process. */
+  readonly init: boolean;
+  /** Path or name of that init; empty: the first one known that is installed. */
+  readonly initPath: string;
+  readonly noNewPrivileges: boolean;
+  /** `builtin`, `unconfined` or an absolute path. */
+  readonly seccompProfile: string;
   /** Default log driver and options of containers. */
   readonly logDriver: string;
   readonly logOpts: Readonly<Record<string, string>>;

@@ -9,6 +9,7 @@ import { openInRoot } from '../platform/files.ts';
 import type { Write } from '../store/types.ts';
 import type { CreateBody } from './api.ts';
 import { cgroupPathOf, checkConfig, checkHostConfig, decodeConfig, decodeHostConfig, mergeConfig } from './decode.ts';
+import { checkIsolation, resolveIsolation } from './isolation.ts';
 import { checkLimits } from './limits.ts';
 import { type PlannedMount, planMounts } from './mounts.ts';
 import { checkName, inventName } from './names.ts';
@@ -30,8 +31,10 @@ export async function createContainer(
   const merged = mergeConfig(own, image.config);
   checkConfig(merged);
   const defaults = parts.defaults();
-  const asked = decodeHostConfig(body.HostConfig ?? {}, defaults);
+  const asked = resolveIsolation(set, decodeHostConfig(body.HostConfig ?? {}, defaults));
   checkHostConfig(asked, defaults);
+  checkIsolation(own, asked);
+  parts.runtime.validate(asked);
   const checked = checkLimits(asked, parts.runtime.describe().machine, 'create');
   const hostConfig = checked.limits;
   const warnings = [...checkOptions(merged, hostConfig), ...checked.warnings];
@@ -59,7 +62,7 @@ export async function createContainer(
     name: chosen,
     created: rfc3339Nano(nowNano()),
     imageId: image.id,
-    config: { ...merged, Hostname: merged.Hostname || defaultHostname(networkMode, id) },
+    config: { ...merged, Hostname: merged.Hostname || defaultHostname(networkMode, hostConfig, id) },
     hostConfig,
     endpoints,
     sandbox: null,
@@ -77,8 +80,9 @@ export async function createContainer(
   return { Id: id, Warnings: warnings };
 }
 
-const defaultHostname = (networkMode: string, id: ContainerId) =>
-  networkMode === 'host' || networkMode.startsWith('container:') ? '' : shortId(id);
+/** Empty: the host's, or that of the container whose network it shares. */
+const defaultHostname = (networkMode: string, { UTSMode }: HostConfig, id: ContainerId) =>
+  networkMode === 'host' || UTSMode === 'host' || networkMode.startsWith('container:') ? '' : shortId(id);
 
 /** `default` is the bridge; a network by id is its name. Throws for networks that are not there. */
 function networkModeOf(set: ContainerSet, host: HostConfig, disabled: boolean): string {

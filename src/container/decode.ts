@@ -136,7 +136,8 @@ export function decodeHostConfig(given: NonNullable<CreateBody['HostConfig']>, d
     DnsSearch: given.DnsSearch ?? null,
     ExtraHosts: given.ExtraHosts ?? null,
     GroupAdd: given.GroupAdd ?? null,
-    IpcMode: given.IpcMode || 'private',
+    // As API versions before 1.40 have it; private ones cost nothing less.
+    IpcMode: given.IpcMode || 'shareable',
     Cgroup: given.Cgroup ?? '',
     Links: given.Links ?? null,
     OomScoreAdj: given.OomScoreAdj ?? 0,

@@ -5,6 +5,7 @@ import type { ContainerId } from '../lib/ids.ts';
 import { rfc3339Nano } from '../lib/time.ts';
 import type { ExitNotice } from '../runtime/types.ts';
 import { healthAtEnd } from './health.ts';
+import { ownsPidNamespace } from './isolation.ts';
 import { joinedEndpoints, networkEvents } from './networking.ts';
 import { removalOf } from './removal.ts';
 import { nextDelayMs, restartsAfterExit } from './restart.ts';
@@ -96,6 +97,8 @@ export class Endings {
       finishedAt: rfc3339Nano(BigInt(Math.trunc(notice.finishedAtMs * 1000)) * 1000n),
       error: why,
     };
+    // Without a process 1 that takes the others along, they are ended before anyone learns of the end.
+    if (!ownsPidNamespace(record.hostConfig)) await parts.runtime.killAll(id);
     const stopped = record.stoppedByUser || live.stopping;
     const removes = record.hostConfig.AutoRemove && live.restarting === 0;
     const again = restartsAfterExit(record.hostConfig.RestartPolicy, notice.exitCode, record.restartCount, stopped);

@@ -5,6 +5,7 @@ import { nowNano, rfc3339Nano } from '../lib/time.ts';
 import { portsToPublish } from '../network/ports.ts';
 import type { Sandbox } from '../network/types.ts';
 import { healthAtStart, probePlan } from './health.ts';
+import { sharedNamespaces } from './isolation.ts';
 import type { LiveContainer } from './live.ts';
 import { joinedEndpoints, networkEvents, portOptions, writeNetworkFiles } from './networking.ts';
 import { startProbing } from './prober.ts';
@@ -27,6 +28,7 @@ export async function launch(set: ContainerSet, record: ContainerRecord): Promis
   try {
     const rootfs = await parts.layers.mountWritable(id);
     undo.defer(() => parts.layers.unmountWritable(id));
+    const shared = sharedNamespaces(set, record);
     const network = await joinNetwork(set, record, undo);
     const files = await writeNetworkFiles(set, record, network.sandbox, network.sharedWith);
     const launched = await parts.runtime
@@ -38,6 +40,7 @@ export async function launch(set: ContainerSet, record: ContainerRecord): Promis
         rootfs,
         mounts: record.mounts,
         networkNamespace: network.namespacePath,
+        ...shared,
         resolvConf: files.resolvConf,
         hosts: files.hosts,
         hostnameFile: files.hostnameFile,

@@ -45,7 +45,8 @@ export async function writeNetworkFiles(
 
   const inHostNetwork = 'host' in record.endpoints;
   const { config, hostConfig } = record;
-  const hostname = config.Hostname || (inHostNetwork ? os.hostname() : record.id.slice(0, 12));
+  const hasHostsName = inHostNetwork || hostConfig.UTSMode === 'host';
+  const hostname = config.Hostname || (hasHostsName ? os.hostname() : record.id.slice(0, 12));
   const defaults = set.parts.defaults();
   const orDefault = (own: readonly string[] | null, fallback: readonly string[]) => (own?.length ? own : fallback);
   const dns = {

@@ -37,39 +37,10 @@ export const unsupportedOptions: readonly Unsupported[] = [
   refused('HostConfig.Mounts', (_, h) => filled(h.Mounts), 'use Binds, Tmpfs and Volumes'),
   refused('HostConfig.Links', (_, h) => filled(h.Links), 'links are not supported yet'),
   refused(
-    'HostConfig.PidMode',
-    (_, h) => h.PidMode !== '' && h.PidMode !== 'private',
-    'shared PID namespaces are not supported yet',
-  ),
-  refused(
-    'HostConfig.IpcMode',
-    (_, h) => !['', 'private', 'none', 'shareable'].includes(h.IpcMode),
-    'shared IPC namespaces are not supported yet',
-  ),
-  refused('HostConfig.UTSMode', (_, h) => h.UTSMode !== '', "the host's UTS namespace is not supported yet"),
-  refused(
-    'HostConfig.UsernsMode',
-    (_, h) => h.UsernsMode !== '' && h.UsernsMode !== 'host',
-    'user namespaces are not supported yet',
-  ),
-  refused(
-    'HostConfig.SecurityOpt',
-    (_, h) =>
-      (h.SecurityOpt ?? []).some(
-        (o) =>
-          !/^(seccomp[=:]unconfined|no-new-privileges([=:](true|false))?|label[=:]disable|apparmor[=:]unconfined)$/.test(
-            o,
-          ),
-      ),
-    'of the security options, seccomp=unconfined and no-new-privileges are supported yet',
-  ),
-  refused(
     'HostConfig.StorageOpt',
     (_, h) => Object.keys(h.StorageOpt ?? {}).length > 0,
     'the storage driver has no options',
   ),
-  refused('HostConfig.Sysctls', (_, h) => Object.keys(h.Sysctls ?? {}).length > 0, 'sysctls are not supported yet'),
-  refused('HostConfig.Init', (_, h) => h.Init === true, 'an init process is not supported yet'),
   refused('HostConfig.Cgroup', (_, h) => h.Cgroup !== '', 'cgroups of other containers cannot be joined'),
   refused('HostConfig.DiskQuota', (_, h) => h.DiskQuota !== 0, 'the storage driver has no quota'),
 ];

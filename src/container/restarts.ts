@@ -1,15 +1,16 @@
 /** Restarts that nobody asked for: what the restart policy decided (restart.ts), scheduled and carried out. */
 import type { NewEvent } from '../event/types.ts';
 import type { ContainerId } from '../lib/ids.ts';
+import { dependencyComes } from './isolation.ts';
 import { launch } from './launch.ts';
 import { nextDelayMs, restartDelayMsMax, restartsAfterExit } from './restart.ts';
 import { endingOf, isRunning } from './running.ts';
 import type { ContainerSet } from './set.ts';
 import type { ContainerRecord, Ending } from './types.ts';
 
-/** How often, and how many times, a container looks whether the one whose network it shares has been restarted. */
-const networkOwnerPollMs = 250;
-const networkOwnerAttempts = 40;
+/** How often, and how many times, a container looks whether those whose namespaces it shares have been restarted. */
+const dependencyPollMs = 250;
+const dependencyAttempts = 40;
 
 export class Restarts {
   readonly #set: ContainerSet;
@@ -31,8 +32,8 @@ export class Restarts {
           return;
         }
       }
-      if (attempt < networkOwnerAttempts && this.#networkOwnerComes(record)) {
-        this.schedule(id, networkOwnerPollMs, cause, attempt + 1);
+      if (attempt < dependencyAttempts && dependencyComes(this.#set, record)) {
+        this.schedule(id, dependencyPollMs, cause, attempt + 1);
         return;
       }
       const restartCount = record.restartCount + (cause === 'exit' ? 1 : 0);
@@ -59,14 +60,6 @@ export class Restarts {
 
   #wanted(record: ContainerRecord, { exitCode }: Ending): boolean {
     return restartsAfterExit(record.hostConfig.RestartPolicy, exitCode, record.restartCount, record.stoppedByUser);
-  }
-
-  /** After a reboot a container and the one whose network it shares are started at once: the first waits for the second. */
-  #networkOwnerComes({ hostConfig: { NetworkMode: mode } }: ContainerRecord): boolean {
-    if (!mode.startsWith('container:')) return false;
-    const owner = this.#set.index.find(mode.slice('container:'.length));
-    if (owner === undefined || isRunning(owner) || owner.stoppedByUser) return false;
-    return owner.hostConfig.RestartPolicy.Name !== 'no';
   }
 
   /** Schedules what the record says is waiting for its delay. */

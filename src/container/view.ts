@@ -1,6 +1,7 @@
 /** Records as clients see them: rows of the list and the inspect document, in the newest API's terms. */
 import { configJson } from '../image/config.ts';
 import type { PublishedPort } from '../network/types.ts';
+import { apparmorProfileOf } from '../runtime/security.ts';
 import type { Json } from './api.ts';
 import { humanDuration } from './duration.ts';
 import type { Health } from './health.ts';
@@ -197,7 +198,7 @@ export function inspection(record: ContainerRecord, extras: InspectExtras): Json
     Platform: 'linux',
     MountLabel: '',
     ProcessLabel: '',
-    AppArmorProfile: '',
+    AppArmorProfile: apparmorProfileOf(record.hostConfig.SecurityOpt),
     ExecIDs: extras.execIds.length > 0 ? extras.execIds : null,
     HostConfig: record.hostConfig,
     GraphDriver: { Data: extras.graphDriverData, Name: 'overlay2' },

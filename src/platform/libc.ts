@@ -59,4 +59,7 @@ export const syscallNumber = {
   pidfd_open: 434,
   pidfd_send_signal: 424,
   pivot_root: process.arch === 'arm64' ? 41 : 155,
+  open_tree: 428,
+  move_mount: 429,
+  mount_setattr: 442,
 } as const;

@@ -81,7 +81,9 @@ function read(output: string, command: string): Reading {
 export function createFailure(output: string, command: string): StartFailed {
   const { detail, exitCode } = read(output, command);
   const message = `failed to create shim task: OCI runtime create failed: ${detail}: unknown`;
-  return new StartFailed(exitCode === null ? 'internal' : 'invalid', message, exitCode ?? 128);
+  // A kernel parameter that is not there, or a value it does not take.
+  const isSysctl = /(^|: )(open|write|write to) \/proc\/sys\//.test(detail);
+  return new StartFailed(exitCode === null && !isSysctl ? 'internal' : 'invalid', message, exitCode ?? 128);
 }
 
 /** Why `exec` failed; 126 unless the command was not found. */

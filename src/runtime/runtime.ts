@@ -17,14 +17,15 @@ import { internal, invalid, messageOf } from '../lib/errors.ts';
 import type { ContainerId } from '../lib/ids.ts';
 import type { Log } from '../lib/log.ts';
 import { isErrno } from '../platform/libc.ts';
-import { MS, mount, unmount } from '../platform/mount.ts';
+import { unmount } from '../platform/mount.ts';
 import { MountView } from '../platform/mountview.ts';
 import { sealedCopy } from '../platform/pipe.ts';
 import { parentOf, signalProcess, startTicks } from '../platform/process.ts';
-import { heldCapabilities } from './capabilities.ts';
+import { capabilitiesOf, heldCapabilities } from './capabilities.ts';
 import { Cgroup, type CgroupLayout, detectLayout, kernelLimits } from './cgroup.ts';
 import { launchExec } from './exec.ts';
 import { createFailure } from './failure.ts';
+import { findInit, requireInit } from './init.ts';
 import { type MachineLimits, missingLimits, readMachine } from './machine.ts';
 import { connectStdin, launchMonitor, MonitorControl } from './monitor.ts';
 import { CgroupParents } from './parents.ts';
@@ -33,6 +34,9 @@ import { realtimeGranted } from './realtime.ts';
 import { createProbe, residentShell } from './resident.ts';
 import { ownHardLimits, updateOf } from './resources.ts';
 import { makeDirectories } from './rootfs.ts';
+import { parseProfile } from './seccomp-profile.ts';
+import { parseSecurityOptions } from './security.ts';
+import { openShared } from './sharing.ts';
 import {
   buildSpec,
   capabilitySets,
@@ -42,6 +46,7 @@ import {
   type OciProcess,
   type OciSpec,
 } from './spec.ts';
+import { checkSysctls } from './sysctls.ts';
 import type {
   CgroupStats,
   ExecProcess,
@@ -64,7 +69,25 @@ export interface RuntimeOptions {
   /** Empty: crun when installed, else runc. */
   readonly defaultRuntime: string;
   readonly log: Log;
+  readonly isolation?: IsolationDefaults;
 }
+
+/** What the daemon's configuration says about containers that say nothing of their own. */
+export interface IsolationDefaults {
+  readonly init: boolean;
+  /** Path or name; empty: the first one known that is installed. */
+  readonly initPath: string;
+  readonly noNewPrivileges: boolean;
+  /** Path of a profile, `unconfined`, or `builtin`. */
+  readonly seccompProfile: string;
+}
+
+const isolationUnlessConfigured: IsolationDefaults = {
+  init: false,
+  initPath: '',
+  noNewPrivileges: false,
+  seccompProfile: 'builtin',
+};
 
 export interface LocalRuntime extends Runtime, Disposable {
   /** Takes other runtimes from now on; containers keep theirs. Throws when the default is not among them. */
@@ -140,6 +163,10 @@ class OciRuntime implements LocalRuntime {
     this.#options = options;
   }
 
+  get #isolation(): IsolationDefaults {
+    return this.#options.isolation ?? isolationUnlessConfigured;
+  }
+
   get #exitDirectory(): string {
     return `${this.#options.execRoot}/exits`;
   }
@@ -177,6 +204,8 @@ class OciRuntime implements LocalRuntime {
       hardLimits: mayRaise ? null : ownHardLimits(fs.readFileSync('/proc/self/limits', 'utf8')),
       oomScoreAdjMin: mayRaise ? -1000 : Number(fs.readFileSync('/proc/self/oom_score_adj', 'latin1')),
       apparmor: isApparmorOn(),
+      noNewPrivileges: this.#isolation.noNewPrivileges,
+      seccomp: readProfile(this.#isolation.seccompProfile),
     };
     this.#machine = readMachine(layout, this.#host.limits, this.#host.hardLimits);
     this.#watchExits();
@@ -214,7 +243,9 @@ class OciRuntime implements LocalRuntime {
 
   describe(): RuntimeDescription {
     const layout = this.#ready(this.#layout);
-    const { limits, apparmor } = this.#ready(this.#host);
+    const { limits, apparmor, noNewPrivileges } = this.#ready(this.#host);
+    const { initPath, seccompProfile } = this.#isolation;
+    const profile = seccompProfile === 'builtin' ? 'default' : seccompProfile;
     return {
       name: this.#default,
       version: this.#versions.get(this.#default) ?? '',
@@ -225,7 +256,12 @@ class OciRuntime implements LocalRuntime {
       limits,
       machine: this.#ready(this.#machine),
       warnings: [...missingLimits(limits, layout.version), ...this.#knownTroubles()],
-      securityOptions: [...(apparmor ? ['name=apparmor'] : []), 'name=seccomp,profile=default'],
+      securityOptions: [
+        ...(apparmor ? ['name=apparmor'] : []),
+        `name=seccomp,profile=${profile}`,
+        ...(noNewPrivileges ? ['name=no-new-privileges'] : []),
+      ],
+      initBinary: initPath || path.basename(findInit('') ?? ''),
     };
   }
 
@@ -341,6 +377,12 @@ class OciRuntime implements LocalRuntime {
     });
   }
 
+  validate(hostConfig: HostConfig): void {
+    capabilitiesOf(hostConfig, this.#ready(this.#host).held);
+    parseSecurityOptions(hostConfig.SecurityOpt);
+    checkSysctls(hostConfig);
+  }
+
   async create(launch: LaunchSpec): Promise<Launched & { readonly warnings: readonly string[] }> {
     this.anticipate();
     const { id, config, hostConfig } = launch;
@@ -353,7 +395,9 @@ class OciRuntime implements LocalRuntime {
     fs.mkdirSync(directory, { mode: 0o700 });
     try {
       using _parent = this.#ready(this.#parents).launching(launch.cgroupPath);
-      const built = buildSpec(launch, user, this.#ready(this.#host), this.#sharedMemory(launch));
+      using shared = openShared(launch, `${directory}/shm`);
+      const init = this.#initOf(hostConfig);
+      const built = buildSpec(launch, user, this.#ready(this.#host), shared, init);
       const granted = realtimeGranted(this.#ready(this.#layout), launch.cgroupPath, built.spec.linux.resources);
       const spec = { ...built.spec, linux: { ...built.spec.linux, resources: granted.resources } };
       const warnings = [...built.warnings, ...granted.warnings];
@@ -376,6 +420,7 @@ class OciRuntime implements LocalRuntime {
       this.#told.delete(id);
       this.#records.set(id, record);
       const binds = launch.mounts.filter((mount) => mount.source !== '').map((mount) => mount.source);
+      if (shared.sharedMemory !== null) binds.push(shared.sharedMemory);
       const view = this.#launchView([launch.rootfs, ...binds]);
       const [runtime = executable, ...runtimeArgs] = [...view.prefix, executable];
       const answer = await launchMonitor({
@@ -427,26 +472,10 @@ class OciRuntime implements LocalRuntime {
     }
   }
 
-  /**
-   * Directory to bind at /dev/shm; null for a private one made by the runtime. `shareable` has it on the host side, so
-   * that others can be given the same.
-   */
-  #sharedMemory(launch: LaunchSpec): string | null {
-    const { IpcMode: mode, ShmSize: size } = launch.hostConfig;
-    if (mode === 'host') return '/dev/shm';
-    if (mode === 'shareable') {
-      const directory = `${this.#directory(launch.id)}/shm`;
-      fs.mkdirSync(directory, { recursive: true, mode: 0o1777 });
-      mount('shm', directory, 'tmpfs', MS.NOSUID | MS.NODEV | MS.NOEXEC, `mode=1777,size=${size}`);
-      return directory;
-    }
-    if (launch.ipcNamespaceOf === undefined) return null;
-    const owner = this.listRunDirectories().find(
-      (id) => readPid(`${this.#directory(id)}/pid`) === launch.ipcNamespaceOf,
-    );
-    const directory = owner && `${this.#directory(owner)}/shm`;
-    if (!directory || !fs.existsSync(directory)) throw invalid(`cannot join IPC namespace: ${mode} is not shareable`);
-    return directory;
+  /** The init that the command runs under; none where process 1 is somebody else's. */
+  #initOf({ Init: asked, PidMode: mode }: HostConfig): string | null {
+    const { init, initPath } = this.#isolation;
+    return (asked ?? init) && (mode === '' || mode === 'private') ? requireInit(initPath) : null;
   }
 
   async start(id: ContainerId): Promise<void> {
@@ -520,7 +549,8 @@ class OciRuntime implements LocalRuntime {
     }
     this.#records.delete(id);
     this.#controls.delete(id);
-    if (record && fs.existsSync(`${directory}/shm`)) unmount(`${directory}/shm`);
+    // Another container's memory, not to be emptied with the directory.
+    if (fs.existsSync(`${directory}/shm`)) unmount(`${directory}/shm`);
     await fsp.rm(`${this.#exitDirectory}/${id}`, { force: true });
     await fsp.rm(directory, { recursive: true, force: true });
     this.#told.delete(id);
@@ -768,6 +798,18 @@ function readPid(file: string): number {
     if (isErrno(error, 'ENOENT')) return 0;
     throw error;
   }
+}
+
+/** Throws dockerd's words for a profile that cannot be read. */
+function readProfile(setting: string): Host['seccomp'] {
+  if (setting === 'builtin' || setting === 'unconfined') return setting;
+  let text: string;
+  try {
+    text = fs.readFileSync(setting, 'utf8');
+  } catch (cause) {
+    throw internal(`opening seccomp profile (${setting}) failed: ${messageOf(cause)}`, { cause });
+  }
+  return parseProfile(text);
 }
 
 function isApparmorOn(): boolean {

@@ -5,6 +5,11 @@
  * OCI sections only, so the conditions are settled here. The names are facts about dockerd; what they mean is in seccomp(2).
  */
 
+/** A number that no JavaScript number holds exactly (masks of 64 bits): written again as it was read. */
+export interface ExactNumber {
+  readonly rawJSON: string;
+}
+
 interface Rule {
   readonly names: readonly string[];
   readonly args?: readonly Argument[];
@@ -19,19 +24,22 @@ interface Rule {
 
 interface Argument {
   readonly index: number;
-  readonly value: number;
-  readonly valueTwo?: number;
-  readonly op: 'SCMP_CMP_EQ' | 'SCMP_CMP_NE' | 'SCMP_CMP_MASKED_EQ';
+  readonly value: number | ExactNumber;
+  readonly valueTwo?: number | ExactNumber;
+  /** `SCMP_CMP_…` */
+  readonly op: string;
 }
 
+/** `linux.seccomp` of an OCI spec. */
 export interface SeccompSection {
   readonly defaultAction: string;
-  readonly defaultErrnoRet: number;
+  readonly defaultErrnoRet?: number | ExactNumber;
   readonly architectures: readonly string[];
+  readonly flags?: readonly string[];
   readonly syscalls: readonly {
     readonly names: readonly string[];
     readonly action: string;
-    readonly errnoRet?: number;
+    readonly errnoRet?: number | ExactNumber;
     readonly args?: readonly Argument[];
   }[];
 }

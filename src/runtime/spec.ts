@@ -1,12 +1,16 @@
 /** The OCI runtime spec (`config.json`) of a container, the way dockerd 20.10 makes it on Linux. */
 import fs from 'node:fs';
 import type { MountPoint } from '../container/types.ts';
-import { invalid } from '../lib/errors.ts';
 import { capabilitiesOf } from './capabilities.ts';
 import type { KernelLimits } from './cgroup.ts';
 import { type Device, devicesOf } from './devices.ts';
+import { initPathInside } from './init.ts';
 import { type ResourceLimit, type Resources, resourceLimits, resourcesOf } from './resources.ts';
 import { defaultSeccomp, type SeccompSection } from './seccomp.ts';
+import type { SeccompProfile } from './seccomp-profile.ts';
+import { parseSecurityOptions, type SecurityOptions } from './security.ts';
+import type { Shared } from './sharing.ts';
+import { dotted } from './sysctls.ts';
 import type { LaunchSpec } from './types.ts';
 import type { ResolvedUser } from './user.ts';
 
@@ -21,6 +25,9 @@ export interface Host {
   /** Lowest OOM score adjustment that can be given to a container. */
   readonly oomScoreAdjMin: number;
   readonly apparmor: boolean;
+  /** What the daemon is configured to do with containers that say nothing of their own. */
+  readonly noNewPrivileges: boolean;
+  readonly seccomp: 'builtin' | 'unconfined' | SeccompProfile;
 }
 
 export interface OciMount {
@@ -81,53 +88,13 @@ const maskedPaths: readonly string[] = [
 ];
 const readonlyPaths: readonly string[] = ['/proc/bus', '/proc/fs', '/proc/irq', '/proc/sys', '/proc/sysrq-trigger'];
 
-/** Options of `SecurityOpt` that concern the spec; both `key=value` and the older `key:value`. */
-export interface SecurityOptions {
-  readonly noNewPrivileges: boolean;
-  readonly seccomp: 'default' | 'unconfined' | SeccompSection;
-  readonly apparmor: string;
-}
-
-/** Throws dockerd's words for what it would not take; `label` options have no effect without SELinux. */
-export function parseSecurityOptions(options: readonly string[] | null): SecurityOptions {
-  let noNewPrivileges = false;
-  let seccomp: SecurityOptions['seccomp'] = 'default';
-  let apparmor = '';
-  for (const option of options ?? []) {
-    const [, key = '', value = ''] = /^([^=:]*)[=:]?([\s\S]*)$/.exec(option) ?? [];
-    if (key === 'no-new-privileges') {
-      if (!['', 'true', 'false'].includes(value)) throw invalid(`invalid --security-opt 2: "${option}"`);
-      noNewPrivileges = value !== 'false';
-    } else if (key === 'seccomp') {
-      seccomp = value === 'unconfined' ? 'unconfined' : parseProfile(value);
-    } else if (key === 'apparmor') {
-      apparmor = value;
-    } else if (key !== 'label' && key !== 'disable') {
-      throw invalid(`invalid --security-opt 2: "${option}"`);
-    }
-  }
-  return { noNewPrivileges, seccomp, apparmor };
-}
-
-/** A profile of the user's that is a plain OCI section. Profiles with conditions need what the container part refuses. */
-function parseProfile(text: string): SeccompSection {
-  let profile: unknown;
-  try {
-    profile = JSON.parse(text);
-  } catch (cause) {
-    throw invalid(`Decoding seccomp profile failed: ${String(cause)}`, { cause });
-  }
-  const section = profile as SeccompSection;
-  if (typeof section?.defaultAction !== 'string') throw invalid('Decoding seccomp profile failed: no defaultAction');
-  return section;
-}
-
 export function buildSpec(
   launch: LaunchSpec,
   user: ResolvedUser,
   host: Host,
-  /** Host directory bound at /dev/shm instead of a private one; null: none. */
-  sharedMemory: string | null,
+  shared: Omit<Shared, typeof Symbol.dispose>,
+  /** Program bound over `/sbin/docker-init`, under which the command runs; null: it is process 1 itself. */
+  init: string | null = null,
 ): { readonly spec: OciSpec; readonly warnings: readonly string[] } {
   const { config, hostConfig } = launch;
   const security = parseSecurityOptions(hostConfig.SecurityOpt);
@@ -136,7 +103,8 @@ export function buildSpec(
   const { limits, warnings: ulimitWarnings } = resourceLimits(hostConfig.Ulimits, host.hardLimits);
   const { devices, rules } = devicesOf(hostConfig);
   const warnings = [...limitWarnings, ...ulimitWarnings];
-  const confined = !hostConfig.Privileged && security.seccomp !== 'unconfined';
+  const seccomp = hostConfig.Privileged ? null : seccompOf(security, host, capabilities);
+  const openPaths = hostConfig.Privileged || security.systemPathsUnconfined;
   const oomScoreAdj = Math.max(hostConfig.OomScoreAdj, host.oomScoreAdjMin);
   if (oomScoreAdj > hostConfig.OomScoreAdj) {
     warnings.push(`OomScoreAdj was raised to ${oomScoreAdj}: the engine may not go below its own score.`);
@@ -152,33 +120,38 @@ export function buildSpec(
         terminal: config.Tty,
         ...(config.Tty && height > 0 && width > 0 && { consoleSize: { height, width } }),
         user: { uid: user.uid, gid: user.gid, additionalGids: user.additionalGids },
-        args: [...(config.Entrypoint ?? []), ...(config.Cmd ?? [])],
+        args: [...(init === null ? [] : [initPathInside, '--']), ...(config.Entrypoint ?? []), ...(config.Cmd ?? [])],
         env: environment(launch.env, { hostname: launch.hostname, tty: config.Tty, home: user.home }),
         cwd: config.WorkingDir || '/',
         capabilities: capabilitySets(capabilities, user.uid),
         rlimits: limits,
-        noNewPrivileges: security.noNewPrivileges,
+        noNewPrivileges: security.noNewPrivileges ?? host.noNewPrivileges,
         oomScoreAdj,
         ...(host.apparmor && security.apparmor && { apparmorProfile: security.apparmor }),
       },
       root: { path: launch.rootfs, readonly: hostConfig.ReadonlyRootfs },
       ...(ownUts && { hostname: launch.hostname }),
-      mounts: mountsOf(launch, sharedMemory),
+      mounts: mountsOf(launch, shared.sharedMemory, init),
       linux: {
-        namespaces: namespacesOf(launch, host),
+        namespaces: namespacesOf(launch, host, shared),
         cgroupsPath: launch.cgroupPath,
         resources: { ...resources, devices: rules },
         devices,
         sysctl: sysctlsOf(launch, ownUts),
         rootfsPropagation: rootPropagation(launch.mounts),
-        ...(confined && {
-          seccomp: typeof security.seccomp === 'object' ? security.seccomp : defaultSeccomp(capabilities),
-        }),
-        maskedPaths: hostConfig.Privileged ? [] : maskedPaths,
-        readonlyPaths: hostConfig.Privileged ? [] : readonlyPaths,
+        ...(seccomp && { seccomp }),
+        maskedPaths: openPaths ? [] : maskedPaths,
+        readonlyPaths: openPaths ? [] : readonlyPaths,
       },
     },
   };
+}
+
+/** The container's own profile, else the daemon's, else the built-in one; null: none. */
+function seccompOf(security: SecurityOptions, host: Host, capabilities: readonly string[]): SeccompSection | null {
+  const profile = security.seccomp === 'default' ? host.seccomp : security.seccomp;
+  if (profile === 'unconfined') return null;
+  return profile === 'builtin' ? defaultSeccomp(capabilities) : profile({ capabilities });
 }
 
 /** JSON of a spec. An unlimited rlimit is 2^64-1, which no JavaScript number holds. */
@@ -221,17 +194,20 @@ export function environment(
   return [...env.values()];
 }
 
-function namespacesOf(launch: LaunchSpec, host: Host): OciSpec['linux']['namespaces'] {
-  const { hostConfig } = launch;
+function namespacesOf(
+  { hostConfig, networkNamespace }: LaunchSpec,
+  host: Host,
+  shared: Pick<Shared, 'pidNamespace' | 'ipcNamespace'>,
+): OciSpec['linux']['namespaces'] {
   const namespaces: { type: string; path?: string }[] = [{ type: 'mount' }];
-  const add = (type: string, mode: string, sharedWith: number | undefined): void => {
-    if (sharedWith !== undefined) namespaces.push({ type, path: `/proc/${sharedWith}/ns/${type}` });
+  const add = (type: string, mode: string, path: string | null): void => {
+    if (path !== null) namespaces.push({ type, path });
     else if (mode !== 'host') namespaces.push({ type });
   };
-  add('pid', hostConfig.PidMode, launch.pidNamespaceOf);
-  add('ipc', hostConfig.IpcMode, launch.ipcNamespaceOf);
-  add('uts', hostConfig.UTSMode, undefined);
-  if (launch.networkNamespace !== null) namespaces.push({ type: 'network', path: launch.networkNamespace });
+  add('pid', hostConfig.PidMode, shared.pidNamespace);
+  add('ipc', hostConfig.IpcMode, shared.ipcNamespace);
+  add('uts', hostConfig.UTSMode, null);
+  if (networkNamespace !== null) namespaces.push({ type: 'network', path: networkNamespace });
   if (host.cgroupVersion === 2 && !hostConfig.Privileged) namespaces.push({ type: 'cgroup' });
   return namespaces;
 }
@@ -245,13 +221,17 @@ function sysctlsOf(launch: LaunchSpec, ownUts: boolean): Readonly<Record<string,
     ...(ownNetwork && hasPing && { 'net.ipv4.ping_group_range': '0 2147483647' }),
     ...(ownNetwork && hasPortStart && { 'net.ipv4.ip_unprivileged_port_start': '0' }),
     ...(ownUts && launch.config.Domainname !== '' && { 'kernel.domainname': launch.config.Domainname }),
-    ...launch.hostConfig.Sysctls,
+    ...Object.fromEntries(
+      Object.entries(launch.hostConfig.Sysctls ?? {}).map(([name, value]) => [dotted(name), value]),
+    ),
   };
 }
 
+const shmOptions = ['nosuid', 'noexec', 'nodev'] as const;
+
 const depth = (mount: OciMount): number => mount.destination.split('/').filter(Boolean).length;
 
-function mountsOf(launch: LaunchSpec, sharedMemory: string | null): readonly OciMount[] {
+function mountsOf(launch: LaunchSpec, sharedMemory: string | null, init: string | null): readonly OciMount[] {
   const { hostConfig } = launch;
   const { Privileged: privileged, ReadonlyRootfs: readonlyRoot } = hostConfig;
   const bind = (source: string, destination: string, writable: boolean, propagation: string): OciMount => ({
@@ -280,7 +260,11 @@ function mountsOf(launch: LaunchSpec, sharedMemory: string | null): readonly Oci
   for (const [source, destination] of files) {
     if (source !== null && !taken.has(destination)) added.push(bind(source, destination, !readonlyRoot, 'rprivate'));
   }
-  if (sharedMemory !== null && !taken.has('/dev/shm')) added.push(bind(sharedMemory, '/dev/shm', true, 'rprivate'));
+  if (sharedMemory !== null && !taken.has('/dev/shm')) {
+    const { options, ...shm } = bind(sharedMemory, '/dev/shm', true, 'rprivate');
+    added.push({ ...shm, options: hostConfig.IpcMode === 'host' ? options : [...options, ...shmOptions] });
+  }
+  if (init !== null) added.push(bind(init, initPathInside, false, 'rprivate'));
   for (const mount of added) taken.add(mount.destination);
 
   const readWrite = privileged ? [] : ['ro'];
@@ -310,7 +294,7 @@ function mountsOf(launch: LaunchSpec, sharedMemory: string | null): readonly Oci
       destination: '/dev/shm',
       type: 'tmpfs',
       source: 'shm',
-      options: ['nosuid', 'noexec', 'nodev', 'mode=1777', `size=${hostConfig.ShmSize}`],
+      options: [...shmOptions, 'mode=1777', `size=${hostConfig.ShmSize}`],
     },
   ];
   const neverReadonly = new Set(['/proc', '/dev', '/dev/pts', '/dev/shm', '/dev/mqueue']);

@@ -21,9 +21,9 @@ export interface LaunchSpec {
   readonly mounts: readonly MountPoint[];
   /** Absolute path of the network namespace; null: the host's. */
   readonly networkNamespace: string | null;
-  /** pids of other containers whose namespaces are shared. */
-  readonly pidNamespaceOf?: number | undefined;
-  readonly ipcNamespaceOf?: number | undefined;
+  /** Containers whose namespaces are shared; with IPC comes /dev/shm. */
+  readonly pidNamespaceOf?: NamespaceOwner | undefined;
+  readonly ipcNamespaceOf?: NamespaceOwner | undefined;
   /** Files of the engine bound over the image's: resolv.conf, hosts, hostname. Null ones are not bound. */
   readonly resolvConf: string | null;
   readonly hosts: string | null;
@@ -33,6 +33,12 @@ export interface LaunchSpec {
   readonly logPath: string;
   /** `DOCKER_…`-free environment: image's and user's Env merged; HOME, HOSTNAME, PATH, TERM are filled in by the runtime part. */
   readonly env: readonly string[];
+}
+
+export interface NamespaceOwner {
+  readonly id: ContainerId;
+  readonly pid: number;
+  readonly pidStartTicks: number;
 }
 
 export interface Launched {
@@ -62,6 +68,8 @@ export interface Runtime {
   prepare(): Promise<void>;
   /** What `/info` and `/version` tell: name, version, cgroup driver and version, warnings about known-bad runtimes, missing controllers. */
   describe(): RuntimeDescription;
+  /** Throws dockerd's words for options that no start could honour on this machine: capabilities, security options, sysctls. */
+  validate(hostConfig: HostConfig): void;
   /** Writes the bundle, starts the monitor, which runs the runtime's `create`. The process waits until `start`. Errors carry the runtime's words. Returned warnings: settings the kernel lacks, dropped. */
   create(spec: LaunchSpec): Promise<Launched & { readonly warnings: readonly string[] }>;
   start(id: ContainerId): Promise<void>;
@@ -115,6 +123,8 @@ export interface RuntimeDescription {
   readonly warnings: readonly string[];
   /** `name=seccomp,profile=default` and the like. */
   readonly securityOptions: readonly string[];
+  /** What `Init` runs: a path when it was configured, else the program's name; empty when there is none. */
+  readonly initBinary: string;
 }
 
 export interface StdinPipe {

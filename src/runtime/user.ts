@@ -61,7 +61,7 @@ export function resolveUser(rootfs: string, user: string, groupAdd: readonly str
     const group = groups.find((row) => row.name === name || String(row.gid) === name);
     if (group) return group.gid;
     const id = number(name);
-    if (Number.isNaN(id)) throw invalid(`Unable to find group ${name}`);
+    if (Number.isNaN(id)) throw invalid(`Unable to find group ${name}: no matching entries in group file`);
     return inRange(id);
   });
   // The primary group stands among the additional ones: a process that drops it could otherwise pass checks that

@@ -120,7 +120,7 @@ async function info(parts: SystemParts): Promise<Json> {
     },
     LiveRestoreEnabled: true,
     Isolation: '',
-    InitBinary: '',
+    InitBinary: runtime.initBinary,
     ContainerdCommit: { ID: '', Expected: '' },
     RuncCommit: { ID: runtime.version, Expected: runtime.version },
     InitCommit: { ID: '', Expected: '' },

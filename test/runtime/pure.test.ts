@@ -11,14 +11,9 @@ import { devicesOf } from '../../src/runtime/devices.ts';
 import { createFailure, execFailure } from '../../src/runtime/failure.ts';
 import { ownHardLimits, resourceLimits, resourcesOf } from '../../src/runtime/resources.ts';
 import { defaultSeccomp } from '../../src/runtime/seccomp.ts';
-import {
-  buildSpec,
-  capabilitySets,
-  encodeSpec,
-  environment,
-  type Host,
-  parseSecurityOptions,
-} from '../../src/runtime/spec.ts';
+import { parseSecurityOptions } from '../../src/runtime/security.ts';
+import { nothingShared, type Shared } from '../../src/runtime/sharing.ts';
+import { buildSpec, capabilitySets, encodeSpec, environment, type Host } from '../../src/runtime/spec.ts';
 import { resolveUser } from '../../src/runtime/user.ts';
 import { hostConfig, launchSpec, makeRootfs } from './support.ts';
 
@@ -47,11 +42,15 @@ const host: Host = {
   hardLimits: null,
   oomScoreAdjMin: -1000,
   apparmor: false,
+  noNewPrivileges: false,
+  seccomp: 'builtin',
 };
 const root = { uid: 0, gid: 0, additionalGids: [0], home: '/root' };
 
-const specOf = (options: Parameters<typeof launchSpec>[2], at: Host = host) =>
-  buildSpec(launchSpec('/nowhere', newId(), options), root, at, null);
+const specOf = (
+  { shared = nothingShared, init, ...options }: Parameters<typeof launchSpec>[2] & { shared?: Shared; init?: string },
+  at: Host = host,
+) => buildSpec(launchSpec('/nowhere', newId(), options), root, at, shared, init);
 
 describe('capabilities', () => {
   const cases: readonly [string, Parameters<typeof capabilitiesOf>[0], (set: readonly string[]) => boolean][] = [
@@ -299,7 +298,7 @@ describe('spec', () => {
     const { spec } = specOf({
       cmd: ['true'],
       host: { PidMode: 'host', UTSMode: 'host', IpcMode: 'container:x' },
-      spec: { ipcNamespaceOf: 12 },
+      shared: { ...nothingShared, ipcNamespace: '/proc/12/ns/ipc' },
     });
     assert.deepEqual(spec.linux.namespaces, [{ type: 'mount' }, { type: 'ipc', path: '/proc/12/ns/ipc' }]);
     assert.equal(spec.hostname, undefined);
@@ -346,7 +345,7 @@ describe('spec', () => {
     assert.equal(parseSecurityOptions(['no-new-privileges:false']).noNewPrivileges, false);
     assert.equal(parseSecurityOptions(['seccomp=unconfined']).seccomp, 'unconfined');
     assert.equal(parseSecurityOptions(['seccomp:unconfined', 'label:disable']).seccomp, 'unconfined');
-    assert.equal(typeof parseSecurityOptions(['seccomp={"defaultAction":"SCMP_ACT_ALLOW"}']).seccomp, 'object');
+    assert.equal(typeof parseSecurityOptions(['seccomp={"defaultAction":"SCMP_ACT_ALLOW"}']).seccomp, 'function');
     assert.throws(() => parseSecurityOptions(['magic=1']), { message: 'invalid --security-opt 2: "magic=1"' });
   });
 });
