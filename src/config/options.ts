@@ -365,8 +365,8 @@ export const options: readonly Option[] = [
     of: 'seccompProfile',
     kind: 'text',
     initial: 'builtin',
-    placeholder: 'path|builtin|unconfined',
-    help: 'Seccomp profile of containers that name none',
+    placeholder: 'path',
+    help: 'Seccomp profile of containers that name none; or unconfined',
     check: seccompProfile,
   },
   {

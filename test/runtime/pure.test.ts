@@ -176,7 +176,7 @@ describe('user', () => {
   const failures: readonly [string, readonly string[] | null, string][] = [
     ['otto', null, 'unable to find user otto: no matching entries in passwd file'],
     ['anna:otto', null, 'unable to find group otto: no matching entries in group file'],
-    ['', ['otto'], 'Unable to find group otto'],
+    ['', ['otto'], 'Unable to find group otto: no matching entries in group file'],
     ['4294967296', null, 'uids and gids must be in range 0-2147483647'],
   ];
   for (const [user, add, message] of failures) {
