@@ -365,9 +365,6 @@ async function refusedAtCreateOrStart(body: object, text: RegExp): Promise<void>
 describe('what is not honoured', () => {
   for (const [property, host] of Object.entries({
     'HostConfig.Links': { Links: ['a:b'] },
-    'HostConfig.Init': { Init: true },
-    'HostConfig.PidMode': { PidMode: 'host' },
-    'HostConfig.Sysctls': { Sysctls: { 'net.core.somaxconn': '1' } },
     'HostConfig.VolumesFrom': { VolumesFrom: ['x'] },
   })) {
     test(`${property} is refused by name`, () =>

@@ -110,11 +110,6 @@ describe('HostConfig', () => {
       /^HostConfig\.Links is not supported/,
       'not-implemented',
     );
-    refuses(
-      () => checkOptions(decodeConfig({}), host({ SecurityOpt: ['apparmor=mine'] })),
-      /SecurityOpt/,
-      'not-implemented',
-    );
     assert.deepEqual(checkOptions(decodeConfig({}), host({ SecurityOpt: ['no-new-privileges'] })), []);
   });
   it('limits logs unless told otherwise', () => {
