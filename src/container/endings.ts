@@ -7,6 +7,7 @@ import type { ExitNotice } from '../runtime/types.ts';
 import { healthAtEnd } from './health.ts';
 import { ownsPidNamespace } from './isolation.ts';
 import { joinedEndpoints, networkEvents } from './networking.ts';
+import { oomEvents } from './oom.ts';
 import { removalOf } from './removal.ts';
 import { nextDelayMs, restartsAfterExit } from './restart.ts';
 import type { Restarts } from './restarts.ts';
@@ -80,7 +81,7 @@ export class Endings {
   /** `exitCode` where the monitor has left none. */
   async #settleGone(record: RunningRecord, exitCode: number): Promise<void> {
     const notice = this.#set.parts.runtime.readExit(record.id);
-    const lost: ExitNotice = { id: record.id, exitCode, oomKilled: false, finishedAtMs: Date.now() };
+    const lost: ExitNotice = { id: record.id, exitCode, oomKills: 0, finishedAtMs: Date.now() };
     await this.#settle(record, notice ?? lost, notice === null ? monitorLost : '');
   }
 
@@ -92,7 +93,7 @@ export class Endings {
     void live.prober?.stop();
     const ending: Ending = {
       exitCode: notice.exitCode,
-      oomKilled: notice.oomKilled,
+      oomKilled: notice.oomKills > 0 || (record.state.oomKills ?? 0) > 0,
       startedAt: record.state.startedAt,
       finishedAt: rfc3339Nano(BigInt(Math.trunc(notice.finishedAtMs * 1000)) * 1000n),
       error: why,
@@ -113,7 +114,7 @@ export class Endings {
         : { is: 'exited', ...ending },
     };
     const events: NewEvent[] = [
-      ...(notice.oomKilled ? [containerEvent(record, 'oom')] : []),
+      ...oomEvents(record, notice.oomKills),
       containerEvent(record, 'die', { exitCode: String(notice.exitCode) }),
       ...networkEvents(record, 'disconnect'),
     ];

@@ -7,6 +7,7 @@ import path from 'node:path';
 import type { ContainerId } from '../lib/ids.ts';
 import type { Endings } from './endings.ts';
 import type { Life } from './life.ts';
+import { watchMemory } from './oom.ts';
 import { removeEnded } from './removal.ts';
 import { restartsWithDaemon } from './restart.ts';
 import type { Restarts } from './restarts.ts';
@@ -70,6 +71,7 @@ export async function reconcile(set: ContainerSet, { life, restarts, endings }: 
   // What they printed last may not have reached its sink.
   for (const record of set.records.values()) if (!isRunning(record)) set.drainLog(record);
   watchForLost(set, endings);
+  watchMemory(set);
 }
 
 /** A crash came between the end of a container with AutoRemove and its removal. */

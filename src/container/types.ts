@@ -164,6 +164,8 @@ export interface Running {
   readonly monitorPid: number;
   /** RFC 3339, nanoseconds. */
   readonly startedAt: string;
+  /** Kills for want of memory in this run that have been told. */
+  readonly oomKills?: number | undefined;
 }
 
 export interface Ending {

@@ -153,7 +153,7 @@ function stateJson(state: State, health: Health | undefined): Json {
     Running: running || state.is === 'restarting',
     Paused: running && state.paused,
     Restarting: state.is === 'restarting',
-    OOMKilled: ended && state.oomKilled,
+    OOMKilled: running ? (state.oomKills ?? 0) > 0 : ended && state.oomKilled,
     Dead: false,
     Pid: running ? state.pid : 0,
     ExitCode: running ? 0 : state.exitCode,

@@ -180,14 +180,14 @@ export class Cgroup {
     return new RegExp(`^frozen ${frozen ? 1 : 0}$`, 'm').test(events);
   }
 
-  /** Whether the kernel's out-of-memory killer has struck inside; false when the group has gone. */
-  oomKilled(): boolean {
+  /** How often the kernel's out-of-memory killer has struck inside; 0 when the group has gone. */
+  oomKills(): number {
     const file =
       this.#layout.version === 2 ? `${this.directories[0]}/memory.events` : this.#file('memory', 'memory.oom_control');
     try {
-      return Number(/^oom_kill (\d+)$/m.exec(fs.readFileSync(file, 'utf8'))?.[1] ?? 0) > 0;
+      return Number(/^oom_kill (\d+)$/m.exec(fs.readFileSync(file, 'utf8'))?.[1] ?? 0);
     } catch (error) {
-      if (isErrno(error, 'ENOENT', 'ENODEV', 'ENOTDIR')) return false;
+      if (isErrno(error, 'ENOENT', 'ENODEV', 'ENOTDIR')) return 0;
       throw error;
     }
   }

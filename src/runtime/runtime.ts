@@ -611,22 +611,22 @@ class OciRuntime implements LocalRuntime {
     try {
       const exitCode = Number(fs.readFileSync(file, 'latin1'));
       const finishedAtMs = Math.round(fs.statSync(file).mtimeMs);
-      return { id, exitCode, oomKilled: this.#wasOomKilled(id), finishedAtMs };
+      return { id, exitCode, oomKills: this.oomKills(id), finishedAtMs };
     } catch (error) {
       if (isErrno(error, 'ENOENT')) return null;
       throw error;
     }
   }
 
-  /** The monitor's `oom` file, or the kernel's own count while the cgroup is still there. */
-  #wasOomKilled(id: ContainerId): boolean {
-    if (fs.existsSync(`${this.#directory(id)}/oom`)) return true;
+  /** The kernel's count while the cgroup is there; else the monitor's `oom` file tells that it has happened. */
+  oomKills(id: ContainerId): number {
+    let counted = 0;
     try {
-      return this.#cgroup(id).oomKilled();
+      counted = this.#cgroup(id).oomKills();
     } catch {
       // Where its cgroup was cannot be known any more.
-      return false;
     }
+    return Math.max(counted, fs.existsSync(`${this.#directory(id)}/oom`) ? 1 : 0);
   }
 
   isAlive(launched: Launched): boolean {

@@ -52,7 +52,8 @@ export interface ExitNotice {
   readonly id: ContainerId;
   /** 0 to 255; 128 + signal number when killed. */
   readonly exitCode: number;
-  readonly oomKilled: boolean;
+  /** How often the kernel has killed in the container's cgroup for want of memory. */
+  readonly oomKills: number;
   /** Milliseconds since the epoch. */
   readonly finishedAtMs: number;
 }
@@ -89,6 +90,8 @@ export interface Runtime {
   readExit(id: ContainerId): ExitNotice | null;
   /** True when pid and start time still name the same live process. */
   isAlive(launched: Launched): boolean;
+  /** How often the kernel has killed in the container's cgroup for want of memory; 0 when that is gone. */
+  oomKills(id: ContainerId): number;
   /** Run directories on disk, for the sweep at start. */
   listRunDirectories(): readonly ContainerId[];
 
