@@ -9,11 +9,22 @@ import type { HostConfig } from './types.ts';
 /** The body of `POST /containers/create`, as sent: any key may be absent. */
 export type CreateBody = Partial<{ -readonly [K in keyof RunConfig]: RunConfig[K] | null }> & {
   HostConfig?: Partial<{ -readonly [K in keyof HostConfig]: HostConfig[K] | null }> | null;
-  NetworkingConfig?: { EndpointsConfig?: Record<string, Record<string, unknown> | null> | null } | null;
+  NetworkingConfig?: { EndpointsConfig?: Record<string, EndpointSettings | null> | null } | null;
 };
 
 /** The body of `POST /containers/{id}/update`: what is absent or zero keeps its value. */
 export type UpdateBody = Pick<NonNullable<CreateBody['HostConfig']>, keyof Limits | 'RestartPolicy'>;
+/** What a client may ask for on a network; the rest of `EndpointSettings` is answer only. */
+export interface EndpointSettings {
+  readonly IPAMConfig?: {
+    readonly IPv4Address?: string | undefined;
+    readonly IPv6Address?: string | undefined;
+    readonly LinkLocalIPs?: readonly string[] | null | undefined;
+  } | null;
+  readonly Links?: readonly string[] | null;
+  readonly Aliases?: readonly string[] | null;
+  readonly MacAddress?: string | undefined;
+}
 
 export interface ListQuery {
   readonly all: boolean;
@@ -174,6 +185,9 @@ export interface Containers {
   ): Promise<Attachment | null>;
   execInspect(id: string): Promise<Json>;
   execResize(id: string, rows: number, columns: number): Promise<void>;
+  /** Joins a network, at once when the container runs. */
+  connect(ref: string, network: string, settings: EndpointSettings | null): Promise<void>;
+  disconnect(ref: string, network: string): Promise<void>;
   /** Numbers for `/info`. */
   counts(): { readonly running: number; readonly paused: number; readonly stopped: number };
 }

@@ -13,6 +13,7 @@ import {
 import { commitContainer } from './commit.ts';
 import { createContainer } from './create.ts';
 import { Endings } from './endings.ts';
+import { connect, disconnect } from './endpoints.ts';
 import { type ExecStart, Execs } from './exec.ts';
 import { Life } from './life.ts';
 import { listContainers, prunable, sizesOf } from './list.ts';
@@ -150,6 +151,8 @@ export function createContainers(parts: ContainerParts): ContainerService {
     execStart: (id, options: ExecStart, signal) => once(() => execs.start(id, options, signal)),
     execInspect: (id) => execs.inspect(id),
     execResize: (id, rows, columns) => execs.resize(id, rows, columns),
+    connect: (ref, network, settings) => once(() => connect(set, ref, network, settings)),
+    disconnect: (ref, network) => once(() => disconnect(set, ref, network)),
     counts: () => {
       let running = 0;
       let paused = 0;

@@ -1,14 +1,14 @@
 /** `POST /containers/create`: from a request to a durable record with its writable tree and volumes. */
 import fs from 'node:fs/promises';
-import { invalid, notFound, notImplemented } from '../lib/errors.ts';
+import { invalid } from '../lib/errors.ts';
 import { type ContainerId, newId, shortId } from '../lib/ids.ts';
 import { nowNano, rfc3339Nano } from '../lib/time.ts';
 import { portsToPublish } from '../network/ports.ts';
-import type { Endpoint } from '../network/types.ts';
 import { openInRoot } from '../platform/files.ts';
 import type { Write } from '../store/types.ts';
 import type { CreateBody } from './api.ts';
 import { cgroupPathOf, checkConfig, checkHostConfig, decodeConfig, decodeHostConfig, mergeConfig } from './decode.ts';
+import { endpointsOf, networkOf } from './endpoints.ts';
 import { checkIsolation, resolveIsolation } from './isolation.ts';
 import { checkLimits } from './limits.ts';
 import { type PlannedMount, planMounts } from './mounts.ts';
@@ -42,7 +42,9 @@ export async function createContainer(
   const ports = portsToPublish(portOptions(merged, hostConfig));
   const networkMode = networkModeOf(set, hostConfig, merged.NetworkDisabled === true);
   checkNetworkMode(networkMode, own.Hostname, ports.size > 0);
-  const endpoints = endpointsOf(networkMode, body);
+  const endpoints = networkMode.startsWith('container:')
+    ? {}
+    : endpointsOf(set, networkMode, body.NetworkingConfig?.EndpointsConfig ?? {});
 
   const id = newId<ContainerId>();
   const chosen = wanted === '' ? inventName((taken) => set.index.holderOf(taken) !== undefined) : wanted;
@@ -94,12 +96,7 @@ function networkModeOf(set: ContainerSet, host: HostConfig, disabled: boolean): 
     if (ref === '') throw invalid('invalid container format container:<name|id>');
     return `container:${set.index.resolve(ref).id}`;
   }
-  const network = set.parts.networks.get(mode);
-  if (network === undefined) throw notFound(`network ${mode} not found`);
-  if (network.driver === 'host') return 'host';
-  if (network.driver === 'null') return 'none';
-  if (network.name === 'bridge') return 'bridge';
-  throw notImplemented(`HostConfig.NetworkMode is not supported: ${mode} is a user-defined network`);
+  return networkOf(set, mode).name;
 }
 
 /** Options that contradict a shared network namespace, with dockerd's words. */
@@ -107,29 +104,6 @@ function checkNetworkMode(mode: string, hostname: string, hasPorts: boolean): vo
   if (!mode.startsWith('container:')) return;
   if (hostname !== '') throw invalid('conflicting options: hostname and the network mode');
   if (hasPorts) throw invalid('conflicting options: port publishing and the container type network mode');
-}
-
-function endpointsOf(mode: string, body: CreateBody): Readonly<Record<string, Endpoint>> {
-  if (mode.startsWith('container:')) return {};
-  const asked = body.NetworkingConfig?.EndpointsConfig ?? {};
-  const names = Object.keys(asked);
-  if (names.length > 1) {
-    throw invalid(`Container cannot be created with multiple network endpoints: ${names.join(', ')}`);
-  }
-  for (const [network, settings] of Object.entries(asked)) {
-    const ipam = settings?.IPAMConfig as { IPv4Address?: string; IPv6Address?: string } | null | undefined;
-    if (ipam?.IPv4Address || ipam?.IPv6Address) {
-      throw invalid('user specified IP address is supported on user defined networks only');
-    }
-    const aliases = settings?.Aliases as readonly string[] | null | undefined;
-    if (aliases?.length)
-      throw invalid('network-scoped alias is supported only for containers in user defined networks');
-    const links = settings?.Links as readonly string[] | null | undefined;
-    if (links?.length) throw notImplemented(`NetworkingConfig.EndpointsConfig.${network}.Links is not supported yet`);
-    if (settings?.MacAddress)
-      throw notImplemented(`NetworkingConfig.EndpointsConfig.${network}.MacAddress is not supported yet`);
-  }
-  return { [mode]: { networkName: mode, aliases: [], links: [], requested: {}, joined: null } };
 }
 
 /** Makes what the mounts need on the host: directories of binds, volumes with what the image has at their place. */

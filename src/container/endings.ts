@@ -4,9 +4,9 @@ import { internal } from '../lib/errors.ts';
 import type { ContainerId } from '../lib/ids.ts';
 import { rfc3339Nano } from '../lib/time.ts';
 import type { ExitNotice } from '../runtime/types.ts';
+import { networkEvents, placeOf, withoutPlace } from './endpoints.ts';
 import { healthAtEnd } from './health.ts';
 import { ownsPidNamespace } from './isolation.ts';
-import { joinedEndpoints, networkEvents } from './networking.ts';
 import { oomEvents } from './oom.ts';
 import { removalOf } from './removal.ts';
 import { nextDelayMs, restartsAfterExit } from './restart.ts';
@@ -106,9 +106,8 @@ export class Endings {
     if (again) live.lastDelayMs = nextDelayMs(live.lastDelayMs, notice.finishedAtMs - Date.parse(ending.startedAt));
     const settled: ContainerRecord = {
       ...record,
-      endpoints: joinedEndpoints(record, null),
-      sandbox: null,
       ...(record.health ? { health: healthAtEnd(live.health ?? record.health) } : {}),
+      ...withoutPlace(record),
       state: again
         ? { is: 'restarting', nextAttemptAt: Date.now() + live.lastDelayMs, ...ending }
         : { is: 'exited', ...ending },
@@ -116,12 +115,12 @@ export class Endings {
     const events: NewEvent[] = [
       ...oomEvents(record, notice.oomKills),
       containerEvent(record, 'die', { exitCode: String(notice.exitCode) }),
-      ...networkEvents(record, 'disconnect'),
+      ...networkEvents(this.#set, record, 'disconnect'),
     ];
     // Ports and addresses are free again before anyone learns of the end.
     const removal = removes && !again ? removalOf(this.#set, settled, true) : null;
     const [left, recorded] = await Promise.allSettled([
-      parts.networks.leave(id, record.sandbox),
+      parts.networks.leave(id, placeOf(record)),
       removal
         ? parts.store.commit(removal.writes, [...events, removal.event])
         : this.#set.commit(settled, events).then(() => undefined),

@@ -3,11 +3,12 @@ import { conflict, EngineError, messageOf } from '../lib/errors.ts';
 import type { ContainerId } from '../lib/ids.ts';
 import { nowNano, rfc3339Nano } from '../lib/time.ts';
 import { portsToPublish } from '../network/ports.ts';
-import type { Sandbox } from '../network/types.ts';
+import type { Place } from '../network/types.ts';
+import { endpointsOf, networkEvents } from './endpoints.ts';
 import { healthAtStart, probePlan } from './health.ts';
 import { sharedNamespaces } from './isolation.ts';
 import type { LiveContainer } from './live.ts';
-import { joinedEndpoints, networkEvents, portOptions, writeNetworkFiles } from './networking.ts';
+import { portOptions, writeNetworkFiles } from './networking.ts';
 import { startProbing } from './prober.ts';
 import { destroy } from './removal.ts';
 import { endingOf, isRunning, launchedOf, type RunningRecord } from './running.ts';
@@ -30,7 +31,8 @@ export async function launch(set: ContainerSet, record: ContainerRecord): Promis
     undo.defer(() => parts.layers.unmountWritable(id));
     const shared = sharedNamespaces(set, record);
     const network = await joinNetwork(set, record, undo);
-    const files = await writeNetworkFiles(set, record, network.sandbox, network.sharedWith);
+    const placed = { ...record, ...network.place };
+    const files = await writeNetworkFiles(set, placed, network.sharedWith);
     const launched = await parts.runtime
       .create({
         id,
@@ -60,12 +62,11 @@ export async function launch(set: ContainerSet, record: ContainerRecord): Promis
     running = {
       ...record,
       state: { is: 'running', paused: false, pid, pidStartTicks, monitorPid, startedAt: rfc3339Nano(nowNano()) },
-      endpoints: joinedEndpoints(record, network.sandbox),
-      sandbox: network.sandbox,
+      ...network.place,
       stoppedByUser: false,
       health: probePlan(record.config) === null ? undefined : healthAtStart(record.health),
     };
-    await set.commit(running, [...networkEvents(running, 'connect'), containerEvent(running, 'start')]);
+    await set.commit(running, [...networkEvents(set, running, 'connect'), containerEvent(running, 'start')]);
   } catch (error) {
     await failStart(set, record, live, error, undo);
     throw error;
@@ -123,29 +124,29 @@ async function joinNetwork(
   record: ContainerRecord,
   undo: AsyncDisposableStack,
 ): Promise<{
-  readonly sandbox: Sandbox | null;
+  readonly place: Place | null;
   readonly namespacePath: string | null;
   readonly sharedWith: RunningRecord | null;
 }> {
   const { networks } = set.parts;
-  const mode = Object.keys(record.endpoints)[0];
-  if (mode === 'host') return { sandbox: null, namespacePath: null, sharedWith: null };
-  if (mode === undefined) {
-    const other = set.current(record.hostConfig.NetworkMode.slice('container:'.length) as ContainerId);
+  const { NetworkMode: mode } = record.hostConfig;
+  if (mode.startsWith('container:')) {
+    const other = set.current(mode.slice('container:'.length) as ContainerId);
     if (!isRunning(other)) throw networkOwnerRests(other.id);
     // The file rather than the process: a number can have become somebody else's by the time it is opened.
-    const namespacePath = other.sandbox?.namespacePath ?? `/proc/${other.state.pid}/ns/net`;
-    return { sandbox: null, namespacePath, sharedWith: other };
+    const namespacePath = other.sandbox?.namespacePath || `/proc/${other.state.pid}/ns/net`;
+    return { place: null, namespacePath, sharedWith: other };
   }
-  const sandbox = await networks.join({
+  // Disconnected from everything it comes back to where it began.
+  const wanted = Object.keys(record.endpoints).length > 0 ? record.endpoints : endpointsOf(set, mode, {});
+  const place = await networks.join({
     containerId: record.id,
     containerName: record.name,
-    mode: mode === 'none' ? 'none' : 'bridge',
-    endpoint: record.endpoints[mode] ?? null,
+    endpoints: wanted,
     ports: portsToPublish(portOptions(record.config, record.hostConfig)),
   });
-  undo.defer(() => networks.leave(record.id, sandbox));
-  return { sandbox, namespacePath: sandbox.namespacePath, sharedWith: null };
+  undo.defer(() => networks.leave(record.id, place));
+  return { place, namespacePath: place.sandbox.namespacePath || null, sharedWith: null };
 }
 
 function withDefaultUlimits(set: ContainerSet, record: ContainerRecord): ContainerRecord['hostConfig'] {

@@ -2,11 +2,10 @@
 import fs from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
-import type { NewEvent } from '../event/types.ts';
 import type { RunConfig } from '../image/types.ts';
 import { hostnameFile, hostsFile, readHostResolvConf, resolvConf, resolvConfOfHostNetwork } from '../network/files.ts';
 import type { PortOptions } from '../network/ports.ts';
-import type { Sandbox } from '../network/types.ts';
+import { type Endpoints, isJoined, type Joined } from '../network/types.ts';
 import type { ContainerSet } from './set.ts';
 import type { ContainerRecord, HostConfig } from './types.ts';
 
@@ -26,13 +25,12 @@ export interface NetworkFiles {
 }
 
 /**
- * Writes resolv.conf, hosts and hostname for a start. A container in another's network uses that one's files.
- * They are made anew at each start, so losing them in a crash costs nothing.
+ * Writes resolv.conf, hosts and hostname for a start; `record` has its place on its networks. A container in another's
+ * network uses that one's files. They are made anew at each start, so losing them in a crash costs nothing.
  */
 export async function writeNetworkFiles(
   set: ContainerSet,
   record: ContainerRecord,
-  sandbox: Sandbox | null,
   sharedWith: ContainerRecord | null,
 ): Promise<NetworkFiles> {
   const dir = set.dirOf(sharedWith?.id ?? record.id);
@@ -45,8 +43,7 @@ export async function writeNetworkFiles(
 
   const inHostNetwork = 'host' in record.endpoints;
   const { config, hostConfig } = record;
-  const hasHostsName = inHostNetwork || hostConfig.UTSMode === 'host';
-  const hostname = config.Hostname || (hasHostsName ? os.hostname() : record.id.slice(0, 12));
+  const hostname = hostnameOf(record);
   const defaults = set.parts.defaults();
   const orDefault = (own: readonly string[] | null, fallback: readonly string[]) => (own?.length ? own : fallback);
   const dns = {
@@ -55,46 +52,38 @@ export async function writeNetworkFiles(
     dnsOptions: orDefault(hostConfig.DnsOptions, defaults.dnsOptions),
   };
   const hostResolvConf = await readHostResolvConf();
-  const hosts = hostsFile({
-    address: sandbox?.joined?.ipv4 ?? '',
-    hostname,
-    domainname: config.Domainname,
-    extraHosts: hostConfig.ExtraHosts ?? [],
-    gateway: sandbox?.joined?.gateway ?? '',
-    ...(inHostNetwork ? { base: await fs.readFile('/etc/hosts', 'utf8').catch(() => undefined) } : {}),
-  });
   await Promise.all([
     fs.writeFile(
       paths.resolvConf,
       inHostNetwork ? resolvConfOfHostNetwork(hostResolvConf, dns) : resolvConf(hostResolvConf, dns),
     ),
-    fs.writeFile(paths.hosts, hosts),
+    writeHosts(set, record),
     fs.writeFile(paths.hostnameFile, hostnameFile(config.Domainname ? `${hostname}.${config.Domainname}` : hostname)),
   ]);
   return { ...paths, hostname };
 }
 
-export function joinedEndpoints(record: ContainerRecord, sandbox: Sandbox | null): ContainerRecord['endpoints'] {
-  return Object.fromEntries(
-    Object.entries(record.endpoints).map(([name, endpoint]) => [
-      name,
-      { ...endpoint, joined: sandbox?.joined ?? null },
-    ]),
+const hostnameOf = ({ id, config, hostConfig, endpoints }: ContainerRecord): string =>
+  config.Hostname || ('host' in endpoints || hostConfig.UTSMode === 'host' ? os.hostname() : id.slice(0, 12));
+
+/** Writes /etc/hosts of a container as its networks are now: in place, since a running container has the file bound. */
+export async function writeHosts(set: ContainerSet, record: ContainerRecord): Promise<void> {
+  const joined = joinedOf(record.endpoints);
+  const base = 'host' in record.endpoints ? await fs.readFile('/etc/hosts', 'utf8').catch(() => undefined) : undefined;
+  await fs.writeFile(
+    path.join(set.dirOf(record.id), 'hosts'),
+    hostsFile({
+      addresses: joined.flatMap(({ ipv4, ipv6 }) => [ipv4, ipv6]).filter((address) => address !== ''),
+      hostname: hostnameOf(record),
+      domainname: record.config.Domainname,
+      extraHosts: record.hostConfig.ExtraHosts ?? [],
+      gateway: joined.find(({ gateway }) => gateway !== '')?.gateway ?? '',
+      ...(base === undefined ? {} : { base }),
+    }),
   );
 }
 
-/** Events of the networks that a run joined or left. */
-export function networkEvents(record: ContainerRecord, action: 'connect' | 'disconnect'): readonly NewEvent[] {
-  return Object.values(record.endpoints)
-    .filter((endpoint) => endpoint.joined !== null)
-    .map((endpoint) => ({
-      type: 'network' as const,
-      action,
-      id: endpoint.joined?.networkId ?? '',
-      attributes: {
-        container: record.id,
-        name: endpoint.networkName,
-        type: endpoint.networkName === 'bridge' ? 'bridge' : 'null',
-      },
-    }));
-}
+export const joinedOf = (endpoints: Endpoints): readonly Joined[] =>
+  Object.values(endpoints)
+    .filter(isJoined)
+    .map(({ joined }) => joined);

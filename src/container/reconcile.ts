@@ -6,6 +6,7 @@ import fs from 'node:fs/promises';
 import path from 'node:path';
 import type { ContainerId } from '../lib/ids.ts';
 import type { Endings } from './endings.ts';
+import { liveSandboxOf } from './endpoints.ts';
 import type { Life } from './life.ts';
 import { watchMemory } from './oom.ts';
 import { removeEnded } from './removal.ts';
@@ -42,9 +43,7 @@ export async function reconcile(set: ContainerSet, { life, restarts, endings }: 
     else lost.push(record);
   }
   await layers.reconcile(new Set([...set.records.values()].map((r) => r.id)), new Set(alive.map((r) => r.id)));
-  await networks.reconcile(
-    alive.flatMap((r) => (r.sandbox ? [{ ...r.sandbox, containerId: r.id, containerName: r.name }] : [])),
-  );
+  await networks.reconcile(alive.map(liveSandboxOf).filter((live) => live !== null));
   await set.parts.volumes.reconcile();
   await Promise.all(
     alive.map((record) =>

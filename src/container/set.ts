@@ -10,7 +10,7 @@ import { Lanes } from '../lib/lanes.ts';
 import type { Log } from '../lib/log.ts';
 import { forwards, logPlan } from '../log/options.ts';
 import type { ContainerLog, LogSubject, Logs } from '../log/types.ts';
-import type { Networks } from '../network/types.ts';
+import type { Joined, Networks, Sandbox } from '../network/types.ts';
 import type { Runtime } from '../runtime/types.ts';
 import type { Collection, Store, Write } from '../store/types.ts';
 import type { Volumes } from '../volume/volumes.ts';
@@ -58,7 +58,7 @@ export class ContainerSet {
 
   constructor(parts: ContainerParts) {
     this.parts = parts;
-    this.records = parts.store.collection<ContainerRecord>({ kind: 'container', schema: 1 });
+    this.records = parts.store.collection<ContainerRecord>({ kind: 'container', schema: 2, upgrade });
     this.index = new ContainerIndex(this.records);
     this.#lanes = new Lanes(parts.log);
   }
@@ -185,6 +185,17 @@ export function logSubject(record: ContainerRecord): LogSubject {
     labels: config.Labels ?? {},
     hostname: os.hostname(),
   };
+}
+
+/** Schema 1 had one place for all networks, in the sandbox. */
+function upgrade(body: unknown): ContainerRecord {
+  const old = body as ContainerRecord & { readonly sandbox: (Sandbox & { readonly joined?: Joined | null }) | null };
+  const { joined = null, ...sandbox } = old.sandbox ?? { namespacePath: '', published: [] };
+  const endpoints = Object.entries(old.endpoints).map(([name, endpoint]) => [
+    name,
+    { ...endpoint, joined: joined && { ...joined, interfaceName: 'eth0' } },
+  ]);
+  return { ...old, endpoints: Object.fromEntries(endpoints), sandbox: old.sandbox && sandbox };
 }
 
 /** An event of a container with the attributes all of them carry: image, name and labels. */

@@ -85,7 +85,7 @@ function statsJson(set: ContainerSet, record: ContainerRecord, now: Sample, befo
 }
 
 function networkCounters(set: ContainerSet, { sandbox }: ContainerRecord): Json {
-  if (!sandbox?.joined) return {};
+  if (sandbox === null || sandbox.namespacePath === '') return {};
   try {
     return { networks: set.parts.networks.counters(sandbox) };
   } catch (error) {

@@ -1,10 +1,13 @@
 /** Records as clients see them: rows of the list and the inspect document, in the newest API's terms. */
 import { configJson } from '../image/config.ts';
-import type { PublishedPort } from '../network/types.ts';
+import { shortId } from '../lib/ids.ts';
+import { predefined } from '../network/requests.ts';
+import type { Endpoint, PublishedPort } from '../network/types.ts';
 import { apparmorProfileOf } from '../runtime/security.ts';
 import type { Json } from './api.ts';
 import { humanDuration } from './duration.ts';
 import type { Health } from './health.ts';
+import { joinedOf } from './networking.ts';
 import type { ContainerRecord, MountPoint, State } from './types.ts';
 
 export const never = '0001-01-01T00:00:00Z';
@@ -95,26 +98,34 @@ function mountJson(mount: MountPoint): Json {
 const mountsJson = (record: ContainerRecord) => record.mounts.filter((mount) => mount.type !== 'tmpfs').map(mountJson);
 
 function networksJson(record: ContainerRecord): Json {
-  const joined = record.sandbox?.joined ?? null;
   return Object.fromEntries(
-    Object.values(record.endpoints).map((endpoint) => [
-      endpoint.networkName,
-      {
-        IPAMConfig: null,
-        Links: endpoint.links.length > 0 ? endpoint.links : null,
-        Aliases: endpoint.aliases.length > 0 ? endpoint.aliases : null,
-        NetworkID: joined?.networkId ?? '',
-        EndpointID: joined?.endpointId ?? '',
-        Gateway: joined?.gateway ?? '',
-        IPAddress: joined?.ipv4 ?? '',
-        IPPrefixLen: joined?.ipv4PrefixLength ?? 0,
-        IPv6Gateway: joined?.ipv6Gateway ?? '',
-        GlobalIPv6Address: joined?.ipv6 ?? '',
-        GlobalIPv6PrefixLen: joined?.ipv6PrefixLength ?? 0,
-        MacAddress: joined?.mac ?? '',
-      },
-    ]),
+    Object.values(record.endpoints).map((endpoint) => [endpoint.networkName, endpointJson(record, endpoint)]),
   );
+}
+
+function endpointJson(record: ContainerRecord, { networkName, aliases, links, requested, joined }: Endpoint): Json {
+  const { ipv4, ipv6, linkLocal } = requested;
+  const ipam = {
+    ...(ipv4 ? { IPv4Address: ipv4 } : {}),
+    ...(ipv6 ? { IPv6Address: ipv6 } : {}),
+    ...(linkLocal?.length ? { LinkLocalIPs: linkLocal } : {}),
+  };
+  // In networks of the user's own a container answers to the beginning of its id, too.
+  const names = predefined.includes(networkName) ? aliases : [...new Set([...aliases, shortId(record.id)])];
+  return {
+    IPAMConfig: Object.keys(ipam).length > 0 ? ipam : null,
+    Links: links.length > 0 ? links : null,
+    Aliases: names.length > 0 ? names : null,
+    NetworkID: joined?.networkId ?? '',
+    EndpointID: joined?.endpointId ?? '',
+    Gateway: joined?.gateway ?? '',
+    IPAddress: joined?.ipv4 ?? '',
+    IPPrefixLen: joined?.ipv4PrefixLength ?? 0,
+    IPv6Gateway: joined?.ipv6Gateway ?? '',
+    GlobalIPv6Address: joined?.ipv6 ?? '',
+    GlobalIPv6PrefixLen: joined?.ipv6PrefixLength ?? 0,
+    MacAddress: joined?.mac ?? '',
+  };
 }
 
 /** A row of `GET /containers/json`. `imageName` is the name the image has now. */
@@ -180,7 +191,8 @@ export interface InspectExtras {
 /** `GET /containers/{id}/json`. */
 export function inspection(record: ContainerRecord, extras: InspectExtras): Json {
   const { path, args } = commandOf(record);
-  const joined = record.sandbox?.joined ?? null;
+  // Of the default network alone, as clients from before there were others read them.
+  const joined = record.endpoints.bridge?.joined ?? null;
   return {
     Id: record.id,
     Created: record.created,
@@ -207,7 +219,7 @@ export function inspection(record: ContainerRecord, extras: InspectExtras): Json
     Config: configJson(record.config),
     NetworkSettings: {
       Bridge: '',
-      SandboxID: joined?.endpointId ?? '',
+      SandboxID: joinedOf(record.endpoints)[0]?.endpointId ?? '',
       HairpinMode: false,
       LinkLocalIPv6Address: '',
       LinkLocalIPv6PrefixLen: 0,

@@ -91,8 +91,8 @@ ff02::2\tip6-allrouters
 `;
 
 export interface HostsOptions {
-  /** Empty: the container has none (network none or host). */
-  readonly address: string;
+  /** Of the container itself. */
+  readonly addresses: readonly string[];
   readonly hostname: string;
   readonly domainname: string;
   /** `name:address`; the address `host-gateway` stands for `gateway`. */
@@ -112,10 +112,8 @@ export function hostsFile(options: HostsOptions): string {
     const resolved = address === 'host-gateway' ? options.gateway : address.replace(/^\[(.*)\]$/, '$1');
     if (resolved !== '') text += `${resolved}\t${name}\n`;
   }
-  if (options.address !== '') {
-    const full = options.domainname === '' ? '' : `${options.hostname}.${options.domainname} `;
-    text += `${options.address}\t${full}${options.hostname}\n`;
-  }
+  const full = options.domainname === '' ? '' : `${options.hostname}.${options.domainname} `;
+  for (const address of options.addresses) text += `${address}\t${full}${options.hostname}\n`;
   return text;
 }
 

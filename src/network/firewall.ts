@@ -1,7 +1,8 @@
 /**
  * Our one nftables table. It is a function of the bridges and the published ports; the table in the kernel is never read.
  *
- * A port is an element of a map, so publishing one is an `add element` whose cost does not depend on how many there are.
+ * The chains never change. Bridges and ports are elements of sets and maps, so adding one is an `add element` whose cost does
+ * not depend on how many there are.
  * Changes asked for while a transaction runs wait and go into the next one together. If the kernel refuses a change because
  * the table is not as we left it (somebody flushed it), the whole table is laid down anew in one transaction.
  */
@@ -9,10 +10,15 @@ import type { Log } from '../lib/log.ts';
 import { applyNft } from '../platform/nft.ts';
 import type { PublishedPort } from './types.ts';
 
+/** A bridge as the firewall sees it. */
 export interface BridgeRules {
   readonly bridgeName: string;
-  /** CIDR. */
-  readonly subnet: string;
+  /** CIDRs. */
+  readonly subnets: readonly string[];
+  /** Nothing passes between it and the rest of the world. */
+  readonly internal: boolean;
+  /** What leaves for the outside gets the host's address. */
+  readonly masquerade: boolean;
 }
 
 /** A published port and the address it leads to. */
@@ -23,7 +29,15 @@ export interface Publication {
 
 /** One entry of a map or set of the table. `value` says where it leads and so whose it is, also for members of a set. */
 interface Element {
-  readonly set: 'published' | 'published_at' | 'loopback_only';
+  readonly set:
+    | 'published'
+    | 'published_at'
+    | 'loopback_only'
+    | 'bridges'
+    | 'internal'
+    | 'same'
+    | 'masqueraded'
+    | 'own';
   readonly key: string;
   readonly value: string;
 }
@@ -38,7 +52,6 @@ interface Change {
 export class Firewall {
   readonly #table: string;
   readonly #log: Log;
-  #bridges: readonly BridgeRules[] = [];
   /** What the table shall hold, by set and key. Changed at once when a change is asked for, so the newest wish wins. */
   readonly #elements = new Map<string, Element>();
   #waiting: Change[] = [];
@@ -53,24 +66,37 @@ export class Firewall {
 
   /** Lays the whole table down for these bridges and ports, in one transaction; established connections go on. */
   rebuild(bridges: readonly BridgeRules[], publications: readonly Publication[]): Promise<void> {
-    this.#bridges = bridges;
     this.#elements.clear();
-    for (const element of publications.flatMap(elementsOf)) this.#elements.set(placeOf(element), element);
+    const all = [...bridges.flatMap(elementsOfBridge), ...publications.flatMap(elementsOf)];
+    for (const element of all) this.#elements.set(placeOf(element), element);
     return this.#enqueue(null);
   }
 
+  addBridge(bridge: BridgeRules): Promise<void> {
+    return this.#add(elementsOfBridge(bridge));
+  }
+
+  removeBridge(bridge: BridgeRules): Promise<void> {
+    return this.#remove(elementsOfBridge(bridge));
+  }
+
   /** Resolves when the ports lead to their containers. Spawns nothing if there is nothing for nftables in it. */
-  async publish(publications: readonly Publication[]): Promise<void> {
-    const added = publications.flatMap(elementsOf);
+  publish(publications: readonly Publication[]): Promise<void> {
+    return this.#add(publications.flatMap(elementsOf));
+  }
+
+  /** Forgets ports. What is not there, or leads elsewhere by now, is left alone. */
+  unpublish(publications: readonly Publication[]): Promise<void> {
+    return this.#remove(publications.flatMap(elementsOf));
+  }
+
+  async #add(added: readonly Element[]): Promise<void> {
     for (const element of added) this.#elements.set(placeOf(element), element);
     await this.#enqueue(this.#commands('add', added));
   }
 
-  /** Forgets ports. What is not there, or leads elsewhere by now, is left alone. */
-  async unpublish(publications: readonly Publication[]): Promise<void> {
-    const removed = publications
-      .flatMap(elementsOf)
-      .filter((element) => this.#elements.get(placeOf(element))?.value === element.value);
+  async #remove(elements: readonly Element[]): Promise<void> {
+    const removed = elements.filter((element) => this.#elements.get(placeOf(element))?.value === element.value);
     for (const element of removed) this.#elements.delete(placeOf(element));
     await this.#enqueue(this.#commands('delete', removed));
   }
@@ -130,8 +156,6 @@ export class Firewall {
       const members = [...this.#elements.values()].filter((element) => element.set === set);
       return members.length === 0 ? '' : `elements = { ${members.map(textOf).join(', ')} }`;
     };
-    const forEachBridge = (rules: (bridge: BridgeRules) => string[]): string =>
-      this.#bridges.flatMap(rules).join('\n    ');
 
     // Adding before deleting, because deleting what is not there is an error.
     return `add table inet ${this.#table}
@@ -150,13 +174,34 @@ table inet ${this.#table} {
     ${content('loopback_only')}
   }
 
+  set bridges {
+    type ifname
+    ${content('bridges')}
+  }
+  set internal {
+    type ifname
+    ${content('internal')}
+  }
+  set same {
+    type ifname . ifname
+    ${content('same')}
+  }
+  set masqueraded {
+    type ipv4_addr
+    flags interval
+    ${content('masqueraded')}
+  }
+  set own {
+    type ipv4_addr . ifname
+    flags interval
+    ${content('own')}
+  }
+
   chain guard {
     type filter hook prerouting priority raw; policy accept;
-    ${forEachBridge(({ bridgeName }) => [
-      // The bridge has route_localnet, see Networks; containers must not profit from it.
-      `iifname "${bridgeName}" ip daddr 127.0.0.0/8 drop`,
-      `iifname "${bridgeName}" ip saddr 127.0.0.0/8 drop`,
-    ])}
+    # Bridges have route_localnet; containers must not profit from it.
+    iifname @bridges ip daddr 127.0.0.0/8 drop
+    iifname @bridges ip saddr 127.0.0.0/8 drop
     iifname != "lo" meta l4proto . ip daddr . th dport @loopback_only drop
   }
 
@@ -175,20 +220,21 @@ table inet ${this.#table} {
 
   chain postrouting {
     type nat hook postrouting priority 100; policy accept;
-    ${forEachBridge(({ bridgeName, subnet }) => [
-      `ip saddr ${subnet} oifname != { "lo", "${bridgeName}" } masquerade`,
-      // The container must answer to the bridge, not to itself or (at layer 2) straight to its neighbour.
-      `oifname "${bridgeName}" ip saddr { 127.0.0.0/8, ${subnet} } ct status dnat masquerade`,
-    ])}
+    # A published port reached from its own network: the container must answer to the bridge, not to itself or to its neighbour.
+    oifname @bridges ip saddr 127.0.0.0/8 ct status dnat masquerade
+    ip saddr . oifname @own ct status dnat masquerade
+    ip saddr . oifname @own return
+    ip saddr @masqueraded oifname != "lo" masquerade
   }
 
   chain forward {
     type filter hook forward priority filter; policy accept;
-    ${forEachBridge(({ bridgeName }) => [
-      `oifname "${bridgeName}" ct state established,related accept`,
-      `oifname "${bridgeName}" ct status dnat accept`,
-      `oifname "${bridgeName}" iifname != "${bridgeName}" drop`,
-    ])}
+    iifname . oifname @same accept
+    iifname @internal drop
+    oifname @internal drop
+    oifname @bridges ct state established,related accept
+    oifname @bridges ct status dnat accept
+    oifname @bridges drop
   }
 }
 `;
@@ -196,8 +242,23 @@ table inet ${this.#table} {
 }
 
 const placeOf = (element: Element): string => `${element.set} ${element.key}`;
-const textOf = (element: Element): string =>
-  element.set === 'loopback_only' ? element.key : `${element.key} : ${element.value}`;
+const textOf = ({ set, key, value }: Element): string =>
+  set === 'published' || set === 'published_at' ? `${key} : ${value}` : key;
+
+function elementsOfBridge({ bridgeName, subnets, internal, masquerade }: BridgeRules): Element[] {
+  const value = bridgeName;
+  const name = JSON.stringify(bridgeName);
+  const elements: Element[] = [
+    { set: 'bridges', key: name, value },
+    { set: 'same', key: `${name} . ${name}`, value },
+  ];
+  if (internal) elements.push({ set: 'internal', key: name, value });
+  for (const subnet of subnets.filter((each) => !each.includes(':'))) {
+    elements.push({ set: 'own', key: `${subnet} . ${name}`, value });
+    if (masquerade && !internal) elements.push({ set: 'masqueraded', key: subnet, value });
+  }
+  return elements;
+}
 
 /** IPv6 addresses of the host have none: the daemon relays for them. */
 function elementsOf({ port, containerAddress }: Publication): Element[] {

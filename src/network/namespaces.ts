@@ -1,12 +1,10 @@
-/** Containers' network namespaces under `<exec root>/netns`, one file each, and what stands in them. */
+/** Containers' network namespaces under `<exec root>/netns`, one file each. */
 import fs from 'node:fs';
 import path from 'node:path';
 import { isErrno } from '../platform/libc.ts';
 import { unmount } from '../platform/mount.ts';
 import { createNetworkNamespace, inNamespace } from '../platform/namespace.ts';
 import { Netlink } from '../platform/netlink.ts';
-import { parseIPv4 } from './ipv4.ts';
-import type { Joined } from './types.ts';
 
 const loopbackIndex = 1;
 
@@ -53,38 +51,4 @@ export class Namespaces {
     unmount(file);
     fs.rmSync(file, { force: true });
   }
-}
-
-export interface Attachment {
-  readonly namespacePath: string;
-  readonly joined: Joined;
-  /** Index of the bridge. */
-  readonly bridge: number;
-  readonly mtu: number;
-  /** Whether it has published ports, so that it may meet itself through them. */
-  readonly published: boolean;
-}
-
-/** Connects the namespace to the bridge as `joined` says: veth pair, address, default route. `host` is a socket of our own namespace. */
-export function attach(host: Netlink, options: Attachment): void {
-  const { joined, namespacePath } = options;
-  const namespaceFd = fs.openSync(namespacePath, 'r');
-  try {
-    host.addVeth({
-      name: joined.hostInterface,
-      mtu: options.mtu,
-      master: options.bridge,
-      peer: { name: 'eth0', mac: joined.mac, namespaceFd },
-    });
-  } finally {
-    fs.closeSync(namespaceFd);
-  }
-  // Where bridged frames pass netfilter (br_netfilter), the rewritten frame goes straight back to the port it came from.
-  if (options.published) host.setHairpin(host.link(joined.hostInterface)?.index ?? 0);
-  using inside = Netlink.openIn(namespacePath);
-  const index = inside.link('eth0')?.index ?? 0;
-  const address = parseIPv4(joined.ipv4) ?? 0;
-  inside.addAddress({ index, address, prefixLength: joined.ipv4PrefixLength });
-  inside.setUp(index);
-  inside.addDefaultRoute(index, parseIPv4(joined.gateway) ?? 0);
 }

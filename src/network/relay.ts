@@ -18,9 +18,9 @@ export interface Held {
   close(): void;
 }
 
-/** The container's side. */
+/** The container's side. Read for each new connection or datagram. */
 export interface Target {
-  readonly address: string;
+  address: string;
   readonly port: number;
 }
 

@@ -4,21 +4,18 @@
  */
 import fs from 'node:fs';
 import { type EngineError, internal, invalid, messageOf } from '../lib/errors.ts';
+import { parseAddress } from '../lib/ip.ts';
 import type { Log } from '../lib/log.ts';
 import { isErrno } from '../platform/libc.ts';
-import { parseIPv4 } from './ipv4.ts';
+import type { Owner } from './pools.ts';
 import { type PortRange, parsePortRange } from './ports.ts';
 import { type Held, holdPort, type Target } from './relay.ts';
 import type { PortBinding, PublishedPort } from './types.ts';
 
-export interface PortOwner {
-  readonly id: string;
-  readonly name: string;
-}
-
 interface Reservation {
-  readonly owner: PortOwner;
+  readonly owner: Owner;
   readonly hostIp: string;
+  readonly target: Target;
   socket: Held | null;
 }
 
@@ -41,7 +38,7 @@ export class Reservations {
    * reserves nothing.
    */
   async reserve(
-    owner: PortOwner,
+    owner: Owner,
     protocol: Protocol,
     containerPort: number,
     binding: PortBinding,
@@ -66,18 +63,25 @@ export class Reservations {
   }
 
   /** Reserves again what a live container has according to its record. A port somebody took meanwhile is only reported. */
-  async adopt(owner: PortOwner, published: PublishedPort, containerAddress: string): Promise<void> {
+  async adopt(owner: Owner, published: PublishedPort, containerAddress: string): Promise<void> {
     const holder = this.#holder(published.protocol, published.hostIp, published.hostPort);
     if (holder?.owner.id === owner.id && holder.hostIp === published.hostIp && holder.socket !== null) return;
-    const reservation: Reservation = holder ?? this.#enter(owner, published);
+    const target = { address: containerAddress, port: published.containerPort };
+    const reservation: Reservation = holder ?? this.#enter(owner, published, target);
     try {
-      reservation.socket = await hold(published, { address: containerAddress, port: published.containerPort });
+      reservation.socket = await hold(published, reservation.target);
     } catch (error) {
       this.#log.warn(
         { error, container: owner.name, port: published.hostPort, protocol: published.protocol },
         'a published port could not be reserved again; it still leads to the container',
       );
     }
+  }
+
+  /** New connections through a container's ports lead to another address of it. */
+  retarget(ownerId: string, address: string): void {
+    for (const holders of this.#ports.values())
+      for (const { owner, target } of holders) if (owner.id === ownerId) target.address = address;
   }
 
   /** Gives back all ports of a container. */
@@ -108,7 +112,7 @@ export class Reservations {
 
   /** The same port on each of the addresses, or none. */
   async #reserveAll(
-    owner: PortOwner,
+    owner: Owner,
     protocol: Protocol,
     addresses: readonly string[],
     hostPort: number,
@@ -123,12 +127,12 @@ export class Reservations {
       }
     }
     // All entered before the first await, so that two joins at the same time can't both find one free.
-    const entered = ports.map((port) => ({ port, reservation: this.#enter(owner, port) }));
+    const entered = ports.map((port) => ({ port, reservation: this.#enter(owner, port, { ...target }) }));
     const published: PublishedPort[] = [];
     try {
       for (const { port, reservation } of entered) {
         try {
-          reservation.socket = await hold(port, target);
+          reservation.socket = await hold(port, reservation.target);
           published.push(port);
         } catch (error) {
           const noIPv6 = port.hostIp === '::' && isErrno(error, 'EAFNOSUPPORT', 'EADDRNOTAVAIL');
@@ -147,8 +151,8 @@ export class Reservations {
     return this.#ports.get(`${protocol} ${hostPort}`)?.find((holder) => collide(holder.hostIp, hostIp));
   }
 
-  #enter(owner: PortOwner, { protocol, hostPort, hostIp }: PublishedPort): Reservation {
-    const reservation: Reservation = { owner, hostIp, socket: null };
+  #enter(owner: Owner, { protocol, hostPort, hostIp }: PublishedPort, target: Target): Reservation {
+    const reservation: Reservation = { owner, hostIp, target, socket: null };
     const key = `${protocol} ${hostPort}`;
     this.#ports.set(key, [...(this.#ports.get(key) ?? []), reservation]);
     return reservation;
@@ -176,7 +180,7 @@ function collide(a: string, b: string): boolean {
 
 function hostAddresses(hostIp: string): string[] {
   if (hostIp === '') return ['0.0.0.0', '::'];
-  if (parseIPv4(hostIp) === undefined && !hostIp.includes(':')) throw invalid(`invalid IP address: ${hostIp}`);
+  if (parseAddress(hostIp) === undefined) throw invalid(`invalid IP address: ${hostIp}`);
   return [hostIp];
 }
 

@@ -24,16 +24,19 @@ export interface PublishedPort {
 export interface Endpoint {
   readonly networkName: string;
   readonly aliases: readonly string[];
+  /** `container:alias`, for user-defined networks. */
   readonly links: readonly string[];
   readonly requested: {
     readonly ipv4?: string | undefined;
     readonly ipv6?: string | undefined;
     readonly mac?: string | undefined;
+    readonly linkLocal?: readonly string[] | undefined;
   };
   /** Null while the container does not run. */
   readonly joined: Joined | null;
 }
 
+/** Empty texts where the network has none of it: `host` and `none` give identities only. */
 export interface Joined {
   readonly networkId: NetworkId;
   /** 64 hex digits, new at each join. */
@@ -45,38 +48,59 @@ export interface Joined {
   readonly ipv6: string;
   readonly ipv6PrefixLength: number;
   readonly ipv6Gateway: string;
+  /** `eth0` and so on, inside. */
+  readonly interfaceName: string;
   readonly hostInterface: string;
 }
+
+export type JoinedEndpoint = Endpoint & { readonly joined: Joined };
+export const isJoined = (endpoint: Endpoint): endpoint is JoinedEndpoint => endpoint.joined !== null;
+
+/** By network name. */
+export type Endpoints = Readonly<Record<string, Endpoint>>;
 
 export interface JoinRequest {
   readonly containerId: ContainerId;
   readonly containerName: string;
-  /** `none`: a namespace with loopback only. `bridge`: the default bridge. */
-  readonly mode: 'bridge' | 'none';
-  readonly endpoint: Endpoint | null;
+  /** The networks to join, by name. `host` alone, or any others. */
+  readonly endpoints: Endpoints;
   /** `80/tcp` → requested bindings, from PortBindings and PublishAllPorts. */
   readonly ports: ReadonlyMap<string, readonly PortBinding[]>;
 }
 
 /** What a container got for one run. Durable inside the container's record. */
 export interface Sandbox {
-  /** Path of the network namespace, given to the runtime. */
+  /** Path of the network namespace, given to the runtime. Empty: the host's. */
   readonly namespacePath: string;
-  readonly joined: Joined | null;
+  /** Ports of the host that lead to the container, through the network of its default route. */
   readonly published: readonly PublishedPort[];
 }
 
+/** A sandbox and the endpoints in it, all joined. */
+export interface Place {
+  readonly sandbox: Sandbox;
+  readonly endpoints: Endpoints;
+}
+
 /** What is joined according to the records: the input of every rebuild. */
-export interface LiveSandbox extends Sandbox {
+export interface LiveSandbox extends Place {
   readonly containerId: ContainerId;
   readonly containerName: string;
+}
+
+export interface IpamConfig {
+  readonly subnet?: string | undefined;
+  readonly ipRange?: string | undefined;
+  readonly gateway?: string | undefined;
+  readonly auxiliaryAddresses?: Readonly<Record<string, string>> | undefined;
 }
 
 /** `GET /networks` rows in the newest API's terms come from these. */
 export interface NetworkRecord {
   readonly id: NetworkId;
   readonly name: string;
-  readonly driver: 'bridge' | 'host' | 'null';
+  /** `bridge`, `host`, `null`, `macvlan`, or a plugin's name. */
+  readonly driver: string;
   readonly created: string;
   readonly scope: 'local';
   readonly options: Readonly<Record<string, string>>;
@@ -86,24 +110,73 @@ export interface NetworkRecord {
   readonly enableIPv6: boolean;
   readonly ipam: {
     readonly driver: string;
-    readonly config: readonly { readonly subnet: string; readonly gateway: string }[];
+    readonly options: Readonly<Record<string, string>> | null;
+    /** As the user gave it; what was chosen where nothing was given. */
+    readonly config: readonly IpamConfig[];
   };
-  /** Name of the bridge on the host. */
+  /** The subnets in use, gateway included: at most one of each family with addresses to give. */
+  readonly pools: readonly Pool[];
+  /** The user chose the subnets: only then may endpoints ask for addresses. */
+  readonly userSubnets: boolean;
+  /** Name of the bridge on the host; empty for other drivers. */
   readonly bridgeName: string;
 }
 
+/** A subnet of a network. Texts, since records are JSON. */
+export interface Pool {
+  readonly subnet: string;
+  /** Addresses are given from here. */
+  readonly range: string;
+  /** Empty: the network has no way out at its own address (macvlan without gateway). */
+  readonly gateway: string;
+  /** Never given: name → address. */
+  readonly reserved: Readonly<Record<string, string>>;
+}
+
+/** `POST /networks/create`. */
+export interface NetworkRequest {
+  readonly name: string;
+  /** Empty: bridge. */
+  readonly driver: string;
+  readonly internal: boolean;
+  readonly attachable: boolean;
+  readonly enableIPv6: boolean;
+  readonly options: Readonly<Record<string, string>>;
+  readonly labels: Readonly<Record<string, string>>;
+  readonly ipam: {
+    readonly driver: string;
+    readonly options: Readonly<Record<string, string>> | null;
+    readonly config: readonly IpamConfig[];
+  };
+}
+
 export interface Networks {
-  /** Bridge up, forwarding on, table in place, ports of live sandboxes reserved again; sweeps links, namespaces and rules no record claims. */
+  /** Bridges up, forwarding on, table in place, ports of live sandboxes reserved again; sweeps links, namespaces and rules no record claims. */
   reconcile(live: readonly LiveSandbox[]): Promise<void>;
   list(): readonly NetworkRecord[];
+  /** By name, id, or the beginning of an id that no other has. */
   get(nameOrId: string): NetworkRecord | undefined;
+  /** Durable and in the kernel when it resolves. Throws dockerd's words for what cannot be; a pool that overlaps names who has it. */
+  create(request: NetworkRequest): Promise<NetworkRecord>;
+  /** Throws 'forbidden' for a predefined network and for one with active endpoints. */
+  remove(nameOrId: string): Promise<NetworkRecord>;
+  /** Checks what an endpoint asks of its network (fixed addresses, aliases), for a create or connect of a container that does not run. */
+  check(endpoint: Endpoint): void;
   /**
-   * Namespace, veth pair, address, routes, published ports: everything a client may see is true when this resolves.
+   * Namespace, interfaces, addresses, routes, published ports: everything a client may see is true when this resolves.
    * A failure leaves nothing behind. A taken port throws dockerd's words and names the container that holds it.
    */
-  join(request: JoinRequest): Promise<Sandbox>;
+  join(request: JoinRequest): Promise<Place>;
+  /** One more network for a live sandbox. The answer has all endpoints. `ports`: as for a join, for the first network that can publish. */
+  connect(live: LiveSandbox, endpoint: Endpoint, ports: ReadonlyMap<string, readonly PortBinding[]>): Promise<Place>;
+  /** One network less; the endpoint is gone from the answer. */
+  disconnect(
+    live: LiveSandbox,
+    networkName: string,
+    ports: ReadonlyMap<string, readonly PortBinding[]>,
+  ): Promise<Place>;
   /** Takes all of it down again. Repeating it, also for what never was joined, is not an error. */
-  leave(containerId: ContainerId, sandbox: Sandbox | null): Promise<void>;
+  leave(containerId: ContainerId, place: Place | null): Promise<void>;
   /** Interfaces' byte counters of a sandbox, read in its namespace (for stats). Keyed by name in the container (`eth0`). */
   counters(sandbox: Sandbox): Readonly<Record<string, InterfaceCounters>>;
   close(): Promise<void>;

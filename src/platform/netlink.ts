@@ -4,11 +4,13 @@
  * A socket belongs for ever to the namespace it was opened in, whatever the calling thread does afterwards. So work inside a
  * container's namespace needs no more than `Netlink.openIn(path)`; every later call is an ordinary system call.
  */
+import { type Address, addressOfBytes, bytesOf, type Family } from '../lib/ip.ts';
 import { isErrno } from './libc.ts';
 import { inNamespace } from './namespace.ts';
 import { attribute, attributes, NetlinkSocket, NLA_F_NESTED, NLM_F, nested, text, uint32 } from './netlink-socket.ts';
 
 const AF_INET = 2;
+const AF_INET6 = 10;
 const AF_UNSPEC = 0;
 const NETLINK_ROUTE = 0;
 
@@ -20,12 +22,14 @@ const RTM = {
   DELADDR: 21,
   GETADDR: 22,
   NEWROUTE: 24,
+  DELROUTE: 25,
   GETROUTE: 26,
 };
 const IFLA = {
   ADDRESS: 1,
   IFNAME: 3,
   MTU: 4,
+  LINK: 5,
   MASTER: 10,
   LINKINFO: 18,
   STATS64: 23,
@@ -34,9 +38,12 @@ const IFLA = {
 } as const;
 const IFLA_INFO = { KIND: 1, DATA: 2 } as const;
 const IFLA_INFO_SLAVE = { KIND: 4, DATA: 5 } as const;
-const IFLA_BRPORT_MODE = 4;
+const IFLA_BRPORT = { MODE: 4, ISOLATED: 33 } as const;
+const IFLA_MACVLAN_MODE = 1;
 const VETH_INFO_PEER = 1;
 const IFA = { ADDRESS: 1, LOCAL: 2, BROADCAST: 4 } as const;
+/** No duplicate address detection: an IPv6 address can be used at once. */
+const IFA_F_NODAD = 2;
 const RTA = { DST: 1, OIF: 4, GATEWAY: 5, TABLE: 15 } as const;
 const RT_TABLE_MAIN = 254;
 const RTPROT_BOOT = 3;
@@ -71,10 +78,10 @@ export interface LinkCounters {
   readonly tx_dropped: number;
 }
 
-/** An IPv4 prefix: an address of a link, or where a route leads. Addresses are numbers in host order. */
+/** A prefix: an address of a link, or where a route leads. */
 export interface LinkPrefix {
   readonly index: number;
-  readonly address: number;
+  readonly address: Address;
   readonly prefixLength: number;
 }
 
@@ -91,7 +98,7 @@ export interface VethRequest {
   };
 }
 
-/** One rtnetlink socket. IPv4 only, except where said. Failures are `SystemError`s of the kernel's errno. */
+/** One rtnetlink socket. Failures are `SystemError`s of the kernel's errno. */
 export class Netlink implements Disposable {
   readonly #socket = new NetlinkSocket(NETLINK_ROUTE);
 
@@ -119,29 +126,29 @@ export class Netlink implements Disposable {
     }
   }
 
-  /** All IPv4 addresses, of all links. */
+  /** All addresses of all links, link-local ones of IPv6 left out. */
   addresses(): LinkPrefix[] {
     return this.#socket
-      .request(RTM.GETADDR, NLM_F.DUMP, addressHeader(0, 0), 'list addresses')
-      .filter((body) => body[0] === AF_INET)
-      .map((body) => {
+      .request(RTM.GETADDR, NLM_F.DUMP, addressHeader(AF_UNSPEC, 0, 0), 'list addresses')
+      .flatMap((body) => {
         const found = attributes(body, 8);
         const address = found.get(IFA.LOCAL) ?? found.get(IFA.ADDRESS);
-        return { index: body.readUInt32LE(4), address: address?.readUInt32BE() ?? 0, prefixLength: body.readUInt8(1) };
+        if (address === undefined || isLinkLocal(address)) return [];
+        return [{ index: body.readUInt32LE(4), address: addressOfBytes(address), prefixLength: body.readUInt8(1) }];
       });
   }
 
-  /** Destinations of the main table's IPv4 routes, default routes left out. `index` 0: by no single link. */
+  /** Destinations of the main table's routes, default and link-local routes left out. `index` 0: by no single link. */
   routes(): LinkPrefix[] {
-    return this.#socket.request(RTM.GETROUTE, NLM_F.DUMP, routeHeader(0), 'list routes').flatMap((body) => {
+    return this.#socket.request(RTM.GETROUTE, NLM_F.DUMP, routeHeader(AF_UNSPEC, 0), 'list routes').flatMap((body) => {
       const found = attributes(body, 12);
       const destination = found.get(RTA.DST);
       const table = found.get(RTA.TABLE)?.readUInt32LE() ?? body.readUInt8(4);
-      if (body[0] !== AF_INET || table !== RT_TABLE_MAIN || destination === undefined) return [];
+      if (table !== RT_TABLE_MAIN || destination === undefined || isLinkLocal(destination)) return [];
       return [
         {
           index: found.get(RTA.OIF)?.readUInt32LE() ?? 0,
-          address: destination.readUInt32BE(),
+          address: addressOfBytes(destination),
           prefixLength: body.readUInt8(1),
         },
       ];
@@ -183,6 +190,29 @@ export class Netlink implements Disposable {
     ]);
   }
 
+  /** A macvlan of a host interface, born in a namespace, still down. `mode`: 1 private, 2 vepa, 4 bridge, 8 passthru. */
+  addMacvlan(request: {
+    readonly name: string;
+    readonly mac: string;
+    readonly mtu: number;
+    /** Index of the interface of the host. */
+    readonly parent: number;
+    readonly mode: number;
+    readonly namespaceFd: number;
+  }): void {
+    this.#socket.request(RTM.NEWLINK, NLM_F.CREATE | NLM_F.EXCL, linkHeader({}), `add macvlan ${request.name}`, [
+      text(IFLA.IFNAME, request.name),
+      attribute(IFLA.ADDRESS, macBytes(request.mac)),
+      ...(request.mtu > 0 ? [uint32(IFLA.MTU, request.mtu)] : []),
+      uint32(IFLA.LINK, request.parent),
+      uint32(IFLA.NET_NS_FD, request.namespaceFd),
+      nested(IFLA.LINKINFO, [
+        text(IFLA_INFO.KIND, 'macvlan'),
+        nested(IFLA_INFO.DATA, [uint32(IFLA_MACVLAN_MODE, request.mode)]),
+      ]),
+    ]);
+  }
+
   setUp(index: number): void {
     this.#socket.request(RTM.NEWLINK, 0, linkHeader({ index, up: true }), `set link ${index} up`);
   }
@@ -195,10 +225,19 @@ export class Netlink implements Disposable {
 
   /** Lets a bridge port's own frames come back to it. */
   setHairpin(index: number): void {
-    this.#socket.request(RTM.NEWLINK, 0, linkHeader({ index }), `set hairpin mode of link ${index}`, [
+    this.#setPort(index, IFLA_BRPORT.MODE, 'hairpin mode');
+  }
+
+  /** Isolated ports of a bridge exchange no frames with each other. */
+  setIsolated(index: number): void {
+    this.#setPort(index, IFLA_BRPORT.ISOLATED, 'isolation');
+  }
+
+  #setPort(index: number, option: number, what: string): void {
+    this.#socket.request(RTM.NEWLINK, 0, linkHeader({ index }), `set ${what} of link ${index}`, [
       nested(IFLA.LINKINFO, [
         text(IFLA_INFO_SLAVE.KIND, 'bridge'),
-        nested(IFLA_INFO_SLAVE.DATA, [attribute(IFLA_BRPORT_MODE, Buffer.of(1))]),
+        nested(IFLA_INFO_SLAVE.DATA, [attribute(option, Buffer.of(1))]),
       ]),
     ]);
   }
@@ -228,40 +267,49 @@ export class Netlink implements Disposable {
     }
   }
 
+  /** IPv6 addresses count at once, without looking for others that have them. */
   addAddress({ index, address, prefixLength }: LinkPrefix): void {
-    const broadcast = (address | (0xffffffff >>> prefixLength)) >>> 0;
-    this.#socket.request(
-      RTM.NEWADDR,
-      NLM_F.CREATE | NLM_F.EXCL,
-      addressHeader(index, prefixLength),
-      `add address to link ${index}`,
-      [
-        attribute(IFA.LOCAL, ipv4Bytes(address)),
-        attribute(IFA.ADDRESS, ipv4Bytes(address)),
-        attribute(IFA.BROADCAST, ipv4Bytes(broadcast)),
-      ],
-    );
+    const bytes = bytesOf(address);
+    const own = [attribute(IFA.LOCAL, bytes), attribute(IFA.ADDRESS, bytes)];
+    if (address.family === 4) {
+      const broadcast = address.value | (0xffffffffn >> BigInt(prefixLength));
+      own.push(attribute(IFA.BROADCAST, bytesOf({ family: 4, value: broadcast })));
+    }
+    const header = addressHeader(familyOf(address.family), index, prefixLength);
+    this.#socket.request(RTM.NEWADDR, NLM_F.CREATE | NLM_F.EXCL, header, `add address to link ${index}`, own);
   }
 
   removeAddress({ index, address, prefixLength }: LinkPrefix): void {
-    this.#socket.request(RTM.DELADDR, 0, addressHeader(index, prefixLength), `remove address of link ${index}`, [
-      attribute(IFA.LOCAL, ipv4Bytes(address)),
+    const header = addressHeader(familyOf(address.family), index, prefixLength);
+    this.#socket.request(RTM.DELADDR, 0, header, `remove address of link ${index}`, [
+      attribute(IFA.LOCAL, bytesOf(address)),
     ]);
   }
 
-  addDefaultRoute(index: number, gateway: number): void {
-    this.#socket.request(RTM.NEWROUTE, NLM_F.CREATE | NLM_F.EXCL, routeHeader(RT_TABLE_MAIN), 'add default route', [
-      attribute(RTA.GATEWAY, ipv4Bytes(gateway)),
+  addDefaultRoute(index: number, gateway: Address): void {
+    const header = routeHeader(familyOf(gateway.family), RT_TABLE_MAIN);
+    this.#socket.request(RTM.NEWROUTE, NLM_F.CREATE | NLM_F.EXCL, header, 'add default route', [
+      attribute(RTA.GATEWAY, bytesOf(gateway)),
       uint32(RTA.OIF, index),
     ]);
   }
+
+  /** A family without default route is no error. */
+  removeDefaultRoute(family: Family): void {
+    try {
+      const header = routeHeader(familyOf(family), RT_TABLE_MAIN);
+      this.#socket.request(RTM.DELROUTE, 0, header, 'remove default route');
+    } catch (error) {
+      if (!isErrno(error, 'ESRCH')) throw error;
+    }
+  }
 }
 
-function ipv4Bytes(address: number): Buffer {
-  const bytes = Buffer.alloc(4);
-  bytes.writeUInt32BE(address >>> 0);
-  return bytes;
-}
+const familyOf = (family: Family): number => (family === 4 ? AF_INET : AF_INET6);
+
+/** fe80::/10 */
+const isLinkLocal = (address: Buffer): boolean =>
+  address.length === 16 && address[0] === 0xfe && ((address[1] ?? 0) & 0xc0) === 0x80;
 
 const macBytes = (mac: string): Buffer => Buffer.from(mac.replaceAll(':', ''), 'hex');
 
@@ -278,17 +326,18 @@ function linkHeader(options: { readonly index?: number; readonly up?: boolean })
 }
 
 /** struct ifaddrmsg */
-function addressHeader(index: number, prefixLength: number): Buffer {
+function addressHeader(family: number, index: number, prefixLength: number): Buffer {
   const header = Buffer.alloc(8);
-  header.writeUInt8(AF_INET, 0);
+  header.writeUInt8(family, 0);
   header.writeUInt8(prefixLength, 1);
+  header.writeUInt8(family === AF_INET6 ? IFA_F_NODAD : 0, 2);
   header.writeUInt32LE(index, 4);
   return header;
 }
 
 /** struct rtmsg of a unicast route to everywhere */
-function routeHeader(table: number): Buffer {
-  return Buffer.of(AF_INET, 0, 0, 0, table, RTPROT_BOOT, 0, RTN_UNICAST, 0, 0, 0, 0);
+function routeHeader(family: number, table: number): Buffer {
+  return Buffer.of(family, 0, 0, 0, table, RTPROT_BOOT, 0, RTN_UNICAST, 0, 0, 0, 0);
 }
 
 const textOf = (bytes: Buffer | undefined): string => bytes?.toString('utf8').replace(/\0.*$/s, '') ?? '';

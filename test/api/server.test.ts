@@ -476,7 +476,7 @@ test('networks: list with filters, inspect, members from running containers', as
     internal: false,
     attachable: false,
     enableIPv6: false,
-    ipam: { driver: 'default', config: [{ subnet: '172.17.0.0/16', gateway: '172.17.0.1' }] },
+    ipam: { driver: 'default', options: null, config: [{ subnet: '172.17.0.0/16', gateway: '172.17.0.1' }] },
     bridgeName: 'docker0',
   } as const;
   const row = {

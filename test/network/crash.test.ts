@@ -21,7 +21,10 @@ test('killed at random moments of joins and leaves: nothing unclaimed stays', as
     assert.deepEqual(fs.readdirSync(`${world.directory}/netns`), []);
     assert.ok(!fs.readFileSync('/proc/self/mounts', 'utf8').includes(`${world.directory}/netns`));
     await eventually(() => !run('ip', '-brief', 'link').includes('sw'));
-    assert.doesNotMatch(run('nft', 'list', 'table', 'inet', 'slipway'), /elements/);
+    assert.doesNotMatch(
+      run('nft', 'list', 'table', 'inet', 'slipway'),
+      /(map published\w*|set loopback_only) \{[^}]*elements/,
+    );
     const sandbox = await world.join(networks, 'next', { '80/tcp': [{ HostPort: '8080' }] });
     await networks.leave(sandbox.containerId, sandbox);
     await networks.close();

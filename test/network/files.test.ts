@@ -53,7 +53,7 @@ test("resolv.conf in the host's network: as it is, loopback servers included, un
 const local =
   '127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::0\tip6-localnet\nff00::0\tip6-mcastprefix\n' +
   'ff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n';
-const me = { address: '172.17.0.2', hostname: 'web', domainname: '', extraHosts: [], gateway: '172.17.0.1' };
+const me = { addresses: ['172.17.0.2'], hostname: 'web', domainname: '', extraHosts: [], gateway: '172.17.0.1' };
 
 test('hosts: local names, extra hosts, the container last', () => {
   assert.equal(hostsFile(me), `${local}172.17.0.2\tweb\n`);
@@ -65,9 +65,9 @@ test('hosts: local names, extra hosts, the container last', () => {
 });
 
 test("hosts without an own address, and in the host's network", () => {
-  assert.equal(hostsFile({ ...me, address: '' }), local);
+  assert.equal(hostsFile({ ...me, addresses: [] }), local);
   assert.equal(
-    hostsFile({ ...me, address: '', base: '127.0.0.1 localhost\n127.0.1.1 box', extraHosts: ['db:10.0.0.1'] }),
+    hostsFile({ ...me, addresses: [], base: '127.0.0.1 localhost\n127.0.1.1 box', extraHosts: ['db:10.0.0.1'] }),
     '127.0.0.1 localhost\n127.0.1.1 box\n10.0.0.1\tdb\n',
   );
 });

@@ -12,9 +12,10 @@ const ports = new Map([['80/tcp', [{ HostIp: '', HostPort: '' }]]]);
 const loop = async (): Promise<never> => {
   for (let round = 0; ; round++) {
     const containerId = newId<ContainerId>();
-    const request = { containerId, containerName: 'c', mode: 'bridge', endpoint: null } as const;
-    const sandbox = await networks.join({ ...request, ports: round % 2 === 0 ? ports : new Map() });
-    if (round % 3 !== 0) await networks.leave(containerId, sandbox);
+    const endpoint = { networkName: 'bridge', aliases: [], links: [], requested: {}, joined: null };
+    const request = { containerId, containerName: 'c', endpoints: { bridge: endpoint } };
+    const place = await networks.join({ ...request, ports: round % 2 === 0 ? ports : new Map() });
+    if (round % 3 !== 0) await networks.leave(containerId, place);
   }
 };
 await Promise.all([loop(), loop(), loop()]);

@@ -9,7 +9,7 @@ import type { ContainerId } from '../../src/lib/ids.ts';
 import { newId } from '../../src/lib/ids.ts';
 import { silentLog } from '../../src/lib/log.ts';
 import { createNetworks, type NetworksOptions } from '../../src/network/networks.ts';
-import type { JoinRequest, LiveSandbox, Networks, PortBinding } from '../../src/network/types.ts';
+import type { Joined, LiveSandbox, Networks, PortBinding, PublishedPort } from '../../src/network/types.ts';
 import { unmount } from '../../src/platform/mount.ts';
 import { CLONE, createNetworkNamespace, unshare } from '../../src/platform/namespace.ts';
 import { memoryStore } from './store.ts';
@@ -24,6 +24,13 @@ export function run(program: string, ...args: string[]): string {
 }
 
 export const bridgeName = 'slipway0';
+
+/** A sandbox on one network, and what it has there at hand. */
+export interface Guest extends LiveSandbox {
+  readonly namespacePath: string;
+  readonly published: readonly PublishedPort[];
+  readonly joined: Joined | null;
+}
 
 export class World {
   readonly directory = fs.mkdtempSync(path.join(os.tmpdir(), 'slipway-network-'));
@@ -57,22 +64,22 @@ export class World {
     networks: Networks,
     name: string,
     ports: Readonly<Record<string, readonly Partial<PortBinding>[]>> = {},
-    extra: Partial<JoinRequest> = {},
-  ): Promise<LiveSandbox> {
+    network = 'bridge',
+  ): Promise<Guest> {
     const containerId = newId<ContainerId>();
     const bindings = Object.entries(ports).map(
       ([key, list]) => [key, list.map((each) => ({ HostIp: '', HostPort: '', ...each }))] as const,
     );
-    const sandbox = await networks.join({
+    const endpoint = { networkName: network, aliases: [], links: [], requested: {}, joined: null };
+    const place = await networks.join({
       containerId,
       containerName: name,
-      mode: 'bridge',
-      endpoint: null,
+      endpoints: { [network]: endpoint },
       ports: new Map(bindings),
-      ...extra,
     });
     this.#joined.set(containerId, networks);
-    return { ...sandbox, containerId, containerName: name };
+    const joined = place.endpoints[network]?.joined ?? null;
+    return { ...place, ...place.sandbox, joined, containerId, containerName: name };
   }
 
   /**

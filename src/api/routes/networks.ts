@@ -1,10 +1,13 @@
-/** `GET /networks`, `GET /networks/{id}` */
+/** `/networks/…` */
 import type { Json } from '../../container/api.ts';
-import { notFound } from '../../lib/errors.ts';
-import type { NetworkRecord } from '../../network/types.ts';
+import { EngineError, invalid, notFound } from '../../lib/errors.ts';
+import { matchesLabels } from '../../lib/filters.ts';
+import { parseTime } from '../../lib/time.ts';
+import type { IpamConfig, NetworkRecord } from '../../network/types.ts';
 import type { Backend } from '../backend.ts';
 import { filterError, filters } from '../server/query.ts';
 import { type Context, reply, route } from '../server/route.ts';
+import { connectRequest, disconnectRequest, networkRequest } from './schemas.ts';
 
 const list = async ({ query, backend }: Context<undefined>) => {
   const wanted = filters(query);
@@ -21,7 +24,62 @@ export const networkRoutes = [
     if (network === undefined) throw notFound(`network ${params.id} not found`);
     return reply.json(view(network, (await membersByNetwork(backend)).get(network.id) ?? {}));
   }),
+
+  route('POST /networks/create', { body: networkRequest, checkContentType: true }, async ({ body, backend }) => {
+    const { id } = await backend.networks.create({
+      name: body.Name ?? '',
+      driver: body.Driver ?? '',
+      internal: body.Internal ?? false,
+      attachable: body.Attachable ?? false,
+      enableIPv6: body.EnableIPv6 ?? false,
+      options: body.Options ?? {},
+      labels: body.Labels ?? {},
+      ipam: {
+        driver: body.IPAM?.Driver ?? '',
+        options: body.IPAM?.Options ?? null,
+        config: (body.IPAM?.Config ?? []).map(ipamConfig),
+      },
+    });
+    return reply.json({ Id: id, Warning: '' }, 201);
+  }),
+  route('DELETE /networks/{id}', {}, async ({ params, backend }) => {
+    await backend.networks.remove(params.id ?? '');
+    return reply.empty(204);
+  }),
+  route('POST /networks/{id}/connect', { body: connectRequest, checkContentType: true }, async (context) => {
+    const { params, body, backend } = context;
+    if (!body.Container) throw invalid('No container was named to be connected');
+    await backend.containers.connect(body.Container, params.id ?? '', body.EndpointConfig ?? null);
+    return reply.empty(200);
+  }),
+  route('POST /networks/{id}/disconnect', { body: disconnectRequest, checkContentType: true }, async (context) => {
+    const { params, body, backend } = context;
+    if (!body.Container) throw invalid('No container was named to be disconnected');
+    try {
+      await backend.containers.disconnect(body.Container, params.id ?? '');
+    } catch (error) {
+      // By force also what is not there is no longer connected.
+      const isGone = error instanceof EngineError && error.kind === 'not-found';
+      if (!(isGone && body.Force && backend.networks.get(params.id ?? ''))) throw error;
+    }
+    return reply.empty(200);
+  }),
+  route('POST /networks/prune', {}, async ({ query, backend }) =>
+    reply.json({ NetworksDeleted: await prune(backend, filters(query)) }),
+  ),
 ];
+
+const ipamConfig = (given: {
+  readonly Subnet?: string | undefined;
+  readonly IPRange?: string | undefined;
+  readonly Gateway?: string | undefined;
+  readonly AuxiliaryAddresses?: Readonly<Record<string, string>> | undefined;
+}): IpamConfig => ({
+  ...(given.Subnet ? { subnet: given.Subnet } : {}),
+  ...(given.IPRange ? { ipRange: given.IPRange } : {}),
+  ...(given.Gateway ? { gateway: given.Gateway } : {}),
+  ...(given.AuxiliaryAddresses ? { auxiliaryAddresses: given.AuxiliaryAddresses } : {}),
+});
 
 const view = (network: NetworkRecord, members: Json): Json => ({
   Name: network.name,
@@ -32,8 +90,13 @@ const view = (network: NetworkRecord, members: Json): Json => ({
   EnableIPv6: network.enableIPv6,
   IPAM: {
     Driver: network.ipam.driver,
-    Options: null,
-    Config: network.ipam.config.map(({ subnet, gateway }) => ({ Subnet: subnet, Gateway: gateway })),
+    Options: network.ipam.options,
+    Config: network.ipam.config.map(({ subnet, ipRange, gateway, auxiliaryAddresses }) => ({
+      ...(subnet ? { Subnet: subnet } : {}),
+      ...(ipRange ? { IPRange: ipRange } : {}),
+      ...(gateway ? { Gateway: gateway } : {}),
+      ...(auxiliaryAddresses ? { AuxiliaryAddresses: auxiliaryAddresses } : {}),
+    })),
   },
   Internal: network.internal,
   Attachable: network.attachable,
@@ -100,4 +163,31 @@ function matches(network: NetworkRecord, wanted: ReadonlyMap<string, readonly st
     if (!test(network, values)) return false;
   }
   return true;
+}
+
+const pruneFilters = ['label', 'label!', 'until'];
+
+/** Removes networks of the user's that nothing is joined to; names of those that went. */
+async function prune(
+  backend: Backend,
+  wanted: ReadonlyMap<string, readonly string[]>,
+): Promise<readonly string[] | null> {
+  for (const name of wanted.keys()) if (!pruneFilters.includes(name)) throw filterError(name);
+  const [until, ...more] = wanted.get('until') ?? [];
+  if (more.length > 0) throw invalid('more than one until filter specified');
+  const before = until === undefined ? null : parseTime(until);
+  const removed: string[] = [];
+  for (const { id, name, labels, created } of backend.networks.list()) {
+    if (builtin.includes(name) || !matchesLabels(wanted, labels)) continue;
+    if ((wanted.get('label!') ?? []).some((label) => matchesLabels(new Map([['label', [label]]]), labels))) continue;
+    if (before !== null && BigInt(Date.parse(created)) * 1_000_000n >= before) continue;
+    try {
+      await backend.networks.remove(id);
+      removed.push(name);
+    } catch (error) {
+      // In use, or removed by somebody else meanwhile.
+      if (!(error instanceof EngineError && ['forbidden', 'not-found'].includes(error.kind))) throw error;
+    }
+  }
+  return removed.length > 0 ? removed : null;
 }

@@ -161,6 +161,24 @@ const credentials = object({
   registrytoken: text,
 });
 
+const network = object({
+  Name: text,
+  CheckDuplicate: bool,
+  Driver: text,
+  Internal: bool,
+  Attachable: bool,
+  EnableIPv6: bool,
+  IPAM: object({
+    Driver: text,
+    Options: map(text),
+    Config: list(object({ Subnet: text, IPRange: text, Gateway: text, AuxiliaryAddresses: map(text) })),
+  }),
+  Options: map(text),
+  Labels: map(text),
+});
+const connect = object({ Container: text, EndpointConfig: orNull(endpointSettings) });
+const disconnect = object({ Container: text, Force: bool });
+
 export type CreateRequest = Decoded<typeof create>;
 
 /** No body, and `null`, are an object without properties. */
@@ -171,6 +189,10 @@ export const updateRequest = (value: unknown) => update(given(value));
 export const execRequest = (value: unknown) => exec(given(value));
 export const execStartRequest = (value: unknown) => execStart(given(value));
 export const credentialsRequest = (value: unknown) => credentials(given(value));
+
+export const networkRequest = (value: unknown) => network(given(value));
+export const connectRequest = (value: unknown) => connect(given(value));
+export const disconnectRequest = (value: unknown) => disconnect(given(value));
 
 /** Nothing of `Config` is there: the client forgot the body, or wrapped it in something. */
 export const isEmptyConfig = (body: CreateRequest): boolean => !Object.keys(body).some((name) => name in config);

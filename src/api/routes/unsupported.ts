@@ -7,12 +7,6 @@ const unsupported: readonly `${Method} /${string}`[] = [
   'GET /system/df',
   'GET /images/search',
 
-  'POST /networks/create',
-  'POST /networks/prune',
-  'POST /networks/{id}/connect',
-  'POST /networks/{id}/disconnect',
-  'DELETE /networks/{id}',
-
   'GET /volumes',
   'POST /volumes/create',
   'POST /volumes/prune',

@@ -1,0 +1,117 @@
+/** What clients ask of networks, checked and completed: a `POST /networks/create`, an endpoint. Pure, but for what is told as taken. */
+import { forbidden, invalid, notFound } from '../lib/errors.ts';
+import type { NetworkId } from '../lib/ids.ts';
+import { contains, formatSubnet, overlap, parseAddress, parseSubnet } from '../lib/ip.ts';
+import { bridgeNameOf, checkBridgeOptions } from './bridge.ts';
+import {
+  chooseSubnet,
+  type DefaultPool,
+  defaultPools6,
+  parsePool,
+  poolOf,
+  refuseOverlap,
+  type TakenSubnet,
+} from './pools.ts';
+import type { Endpoint, NetworkRecord, NetworkRequest, Pool } from './types.ts';
+
+export const predefined: readonly string[] = ['bridge', 'host', 'none'];
+
+/** A record for what was asked. `taken` has the subnets of all networks and of the host. Throws dockerd's words. */
+export function recordOf(
+  request: NetworkRequest,
+  id: NetworkId,
+  created: string,
+  pools: readonly DefaultPool[],
+  taken: readonly TakenSubnet[],
+): NetworkRecord {
+  const driver = request.driver || 'bridge';
+  if (request.name.trim() === '') throw invalid('invalid network name: name is empty');
+  if (predefined.includes(request.name) || request.name === 'default')
+    throw forbidden(`operation is not permitted on predefined ${request.name} network `);
+  if (driver === 'host' || driver === 'null') throw forbidden(`only one instance of "${driver}" network is allowed`);
+  if (driver !== 'bridge') throw notFound(`plugin "${driver}" not found`);
+  if (!['', 'default'].includes(request.ipam.driver)) throw notFound(`plugin "${request.ipam.driver}" not found`);
+  checkBridgeOptions(request);
+  const chosen = poolsOf(request, pools, taken);
+  return {
+    id,
+    name: request.name,
+    driver,
+    created,
+    scope: 'local',
+    options: request.options,
+    labels: request.labels,
+    internal: request.internal,
+    attachable: request.attachable,
+    enableIPv6: request.enableIPv6,
+    ipam: {
+      driver: request.ipam.driver || 'default',
+      options: request.ipam.options,
+      config:
+        request.ipam.config.length > 0
+          ? request.ipam.config
+          : chosen.map(({ subnet, gateway }) => ({ subnet, gateway })),
+    },
+    pools: chosen,
+    userSubnets: request.ipam.config.some(({ subnet }) => (subnet ?? '') !== ''),
+    bridgeName: bridgeNameOf(request, id),
+  };
+}
+
+function poolsOf(
+  request: NetworkRequest,
+  pools: readonly DefaultPool[],
+  taken: readonly TakenSubnet[],
+): readonly Pool[] {
+  const chosen: Pool[] = [];
+  for (const config of request.ipam.config) {
+    if (!config.subnet) {
+      if (config.gateway || config.ipRange || Object.keys(config.auxiliaryAddresses ?? {}).length > 0)
+        throw invalid('failed to allocate gateway: a subnet must be given with a gateway, range or auxiliary address');
+      continue;
+    }
+    const subnet = parsePool(config.subnet);
+    refuseOverlap(subnet, taken);
+    const own = chosen.find((other) => overlap(parsePool(other.subnet), subnet));
+    if (own) throw forbidden(`Pool overlaps with other one on this address space: ${own.subnet}`);
+    if (subnet.family === 6 && !request.enableIPv6) continue;
+    if (chosen.some((other) => parsePool(other.subnet).family === subnet.family))
+      throw invalid(`bridge networks take one IPv${subnet.family} subnet: ${formatSubnet(subnet)} is the second`);
+    chosen.push(poolOf(config, subnet, true));
+  }
+  if (!chosen.some(({ subnet }) => !subnet.includes(':')))
+    chosen.unshift(poolOf({}, chooseSubnet(pools, 4, taken), true));
+  if (request.enableIPv6 && !chosen.some(({ subnet }) => subnet.includes(':')))
+    chosen.push(poolOf({}, chooseSubnet([...pools, ...defaultPools6], 6, taken), true));
+  return chosen;
+}
+
+/** Throws dockerd's words for what a network cannot give. */
+export function checkEndpoint(endpoint: Endpoint, network: NetworkRecord): void {
+  const { requested, aliases } = endpoint;
+  const wished = [requested.ipv4, requested.ipv6].filter((text) => text !== undefined && text !== '') as string[];
+  if (predefined.includes(network.name)) {
+    if (wished.length > 0) throw invalid('user specified IP address is supported on user defined networks only');
+    if (aliases.length > 0)
+      throw invalid('network-scoped alias is supported only for containers in user defined networks');
+    return;
+  }
+  for (const [text, family] of [
+    [requested.ipv4, 4],
+    [requested.ipv6, 6],
+  ] as const) {
+    if (!text) continue;
+    const address = parseAddress(text);
+    if (address?.family !== family) throw invalid(`invalid IPv${family} address: ${text}`);
+    const subnets = network.ipam.config
+      .map(({ subnet }) => parseSubnet(subnet ?? ''))
+      .filter((each) => each !== undefined);
+    if (!network.userSubnets) {
+      throw invalid(
+        'user specified IP address is supported only when connecting to networks with user configured subnets',
+      );
+    }
+    if (!subnets.some((subnet) => contains(subnet, address)))
+      throw invalid(`no configured subnet or ip-range contain the IP address ${text}`);
+  }
+}
