@@ -55,7 +55,14 @@ export async function createDaemon(initial: Config, log: Log): Promise<Daemon> {
   const runtime = createRuntime({ execRoot, runtimes, defaultRuntime, log, isolation });
   const networks = createNetworks({ config, store, log });
   const logs = createLogs({ log });
-  const volumes = new Volumes({ dir: path.join(dataRoot, 'volume'), store, now: () => rfc3339Nano(nowNano()) });
+  const volumes = new Volumes({
+    dir: path.join(dataRoot, 'volume'),
+    store,
+    log,
+    now: () => rfc3339Nano(nowNano()),
+    users: () => containers.volumeUsers(),
+    ready: () => containers.ready(),
+  });
 
   const registries = new Registries({ settings: () => config });
   const hasher = new Hasher();
@@ -111,7 +118,7 @@ export async function createDaemon(initial: Config, log: Log): Promise<Daemon> {
     eventListeners: () => events.readers,
     engineId: engineIdIn(dataRoot),
   });
-  const api = createApiServer({ backend: { containers, images, events, networks, system }, config, log });
+  const api = createApiServer({ backend: { containers, images, events, networks, volumes, system }, config, log });
 
   return {
     async start() {

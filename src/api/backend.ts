@@ -3,12 +3,14 @@ import type { Containers, Json } from '../container/api.ts';
 import type { EventJournal } from '../event/types.ts';
 import type { Credentials, Images } from '../image/types.ts';
 import type { Networks } from '../network/types.ts';
+import type { VolumesApi } from '../volume/types.ts';
 
 export interface Backend {
   readonly containers: Containers;
   readonly images: Images;
   readonly events: EventJournal;
   readonly networks: Networks;
+  readonly volumes: VolumesApi;
   readonly system: System;
 }
 

@@ -11,6 +11,7 @@ import { EngineError, notFound } from '../lib/errors.ts';
 import { openRootOf } from '../platform/process.ts';
 import { resolveUser } from '../runtime/user.ts';
 import type { ArchiveQuery, Json, PathStat } from './api.ts';
+import { holdVolumes, mountsToRun } from './mount-start.ts';
 import { isRunning } from './running.ts';
 import { type ContainerSet, containerEvent } from './set.ts';
 import type { ContainerRecord } from './types.ts';
@@ -55,7 +56,7 @@ export async function unpackIntoContainer(
   const container = await open(set, ref);
   const { record, root } = container;
   try {
-    const mounts = record.mounts.map(({ destination }) => destination);
+    const mounts = mountsToRun(record).map(({ destination }) => destination);
     const owner = ownedByUser ? ownerOf(container) : null;
     const placed = set.parts.layers.files.place({ root, path: at, mounts, keepKinds, owner, from, signal });
     await located(ref, at, placed);
@@ -103,12 +104,23 @@ async function open(set: ContainerSet, ref: string): Promise<OpenContainer> {
   }
   const { tree, release } = await set.parts.layers.holdWritable(record.id);
   const readonly = record.hostConfig.ReadonlyRootfs;
-  return { record, root: { tree, readonly, binds: bindsOf(set, record) }, hostPath: tree, release };
+  try {
+    const releaseVolumes = await holdVolumes(set, record);
+    const releaseAll = (): void => {
+      release();
+      releaseVolumes();
+    };
+    return { record, root: { tree, readonly, binds: bindsOf(set, record) }, hostPath: tree, release: releaseAll };
+  } catch (error) {
+    release();
+    throw error;
+  }
 }
 
 /** What is to be seen inside of a resting container, outer places first. A tmpfs begins empty with each run, so there is none. */
 function bindsOf(set: ContainerSet, record: ContainerRecord) {
-  const taken = new Set(record.mounts.map(({ destination }) => destination));
+  const all = mountsToRun(record);
+  const taken = new Set(all.map(({ destination }) => destination));
   const files = ['resolv.conf', 'hostname', 'hosts']
     .map((name) => ({
       source: path.join(set.dirOf(record.id), name),
@@ -116,7 +128,7 @@ function bindsOf(set: ContainerSet, record: ContainerRecord) {
       writable: !record.hostConfig.ReadonlyRootfs,
     }))
     .filter(({ destination }) => !taken.has(destination));
-  const mounts = record.mounts.filter(({ type }) => type !== 'tmpfs');
+  const mounts = all.filter(({ type }) => type !== 'tmpfs');
   const depth = (destination: string) => destination.split('/').length;
   return [...files, ...mounts]
     .map(({ source, destination, writable }) => ({ source, destination, writable }))

@@ -33,6 +33,10 @@ export interface ContainerService extends Containers {
   reconcile(): Promise<void>;
   /** Commands fail with this reason, since the engine cannot be made ready. */
   giveUp(reason: unknown): void;
+  /** Resolves when commands may begin. */
+  ready(): Promise<void>;
+  /** Containers by the volumes they have. */
+  volumeUsers(): ReadonlyMap<string, readonly string[]>;
   /** Containers that use an image, and whether they run: what image deletion asks. */
   usersOf(image: ImageId): readonly { readonly id: string; readonly running: boolean; readonly imageName: string }[];
 }
@@ -51,6 +55,8 @@ export function createContainers(parts: ContainerParts): ContainerService {
   return {
     reconcile: () => reconcile(set, { life, restarts, endings }),
     giveUp: (reason) => set.giveUp(reason),
+    ready: () => set.ready,
+    volumeUsers: () => set.volumeUsers(),
     create: (name: string, body: CreateBody) => once(() => createContainer(set, name, body)),
     start: (ref) => once(() => life.start(ref)),
     stop: (ref, seconds) => once(() => life.stop(ref, seconds)),

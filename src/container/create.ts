@@ -1,22 +1,22 @@
 /** `POST /containers/create`: from a request to a durable record with its writable tree and volumes. */
 import fs from 'node:fs/promises';
+import path from 'node:path';
 import { invalid } from '../lib/errors.ts';
 import { type ContainerId, newId, shortId } from '../lib/ids.ts';
 import { nowNano, rfc3339Nano } from '../lib/time.ts';
 import { portsToPublish } from '../network/ports.ts';
-import { openInRoot } from '../platform/files.ts';
-import type { Write } from '../store/types.ts';
 import type { CreateBody } from './api.ts';
 import { cgroupPathOf, checkConfig, checkHostConfig, decodeConfig, decodeHostConfig, mergeConfig } from './decode.ts';
 import { endpointsOf, networkOf } from './endpoints.ts';
 import { checkIsolation, resolveIsolation } from './isolation.ts';
 import { checkLimits } from './limits.ts';
-import { type PlannedMount, planMounts } from './mounts.ts';
+import { prepareMounts } from './mount-create.ts';
+import { planMounts } from './mounts.ts';
 import { checkName, inventName } from './names.ts';
 import { portOptions } from './networking.ts';
 import { checkOptions } from './options.ts';
 import { type ContainerSet, containerEvent } from './set.ts';
-import type { ContainerRecord, HostConfig, MountPoint } from './types.ts';
+import type { ContainerRecord, HostConfig } from './types.ts';
 
 export async function createContainer(
   set: ContainerSet,
@@ -38,7 +38,10 @@ export async function createContainer(
   const checked = checkLimits(asked, parts.runtime.describe().machine, 'create');
   const hostConfig = checked.limits;
   const warnings = [...checkOptions(merged, hostConfig), ...checked.warnings];
-  const planned = planMounts(merged, hostConfig);
+  const planned = planMounts(merged, hostConfig, {
+    mountsOf: (container) => set.index.resolve(container).mounts,
+    dataRoot: path.dirname(parts.dir),
+  });
   const ports = portsToPublish(portOptions(merged, hostConfig));
   const networkMode = networkModeOf(set, hostConfig, merged.NetworkDisabled === true);
   checkNetworkMode(networkMode, own.Hostname, ports.size > 0);
@@ -57,7 +60,7 @@ export async function createContainer(
     parts.layers.createWritable(id, image.chainId),
     fs.mkdir(set.dirOf(id), { recursive: true, mode: 0o710 }),
   ]);
-  const { mounts, writes } = await prepareMounts(set, id, planned);
+  await using prepared = await prepareMounts(set, id, planned);
 
   const record: ContainerRecord = {
     id,
@@ -68,7 +71,7 @@ export async function createContainer(
     hostConfig,
     endpoints,
     sandbox: null,
-    mounts,
+    mounts: prepared.mounts,
     state: { is: 'created', error: '', exitCode: 0 },
     restartCount: 0,
     stoppedByUser: false,
@@ -77,7 +80,7 @@ export async function createContainer(
   };
   // Most containers are started as soon as they are created.
   parts.runtime.anticipate();
-  await set.commit(record, [containerEvent(record, 'create')], writes);
+  await set.commit(record, [...prepared.events, containerEvent(record, 'create')], prepared.writes);
   undo.move();
   return { Id: id, Warnings: warnings };
 }
@@ -104,58 +107,4 @@ function checkNetworkMode(mode: string, hostname: string, hasPorts: boolean): vo
   if (!mode.startsWith('container:')) return;
   if (hostname !== '') throw invalid('conflicting options: hostname and the network mode');
   if (hasPorts) throw invalid('conflicting options: port publishing and the container type network mode');
-}
-
-/** Makes what the mounts need on the host: directories of binds, volumes with what the image has at their place. */
-async function prepareMounts(
-  set: ContainerSet,
-  id: ContainerId,
-  planned: readonly PlannedMount[],
-): Promise<{ readonly mounts: readonly MountPoint[]; readonly writes: readonly Write[] }> {
-  const { volumes } = set.parts;
-  const mounts: MountPoint[] = [];
-  const writes: Write[] = [];
-  const copies: { readonly destination: string; readonly path: string }[] = [];
-  for (const { copyUp, ...mount } of planned) {
-    if (mount.type === 'bind') await fs.mkdir(mount.source, { recursive: true }).catch(ignoreExisting);
-    if (mount.type !== 'volume') {
-      mounts.push(mount);
-      continue;
-    }
-    const volume = await volumes.prepare(mount.name);
-    if (volume.write) writes.push(volume.write);
-    if (copyUp) copies.push({ destination: mount.destination, path: volume.path });
-    mounts.push({ ...mount, name: volume.name, source: volume.path });
-  }
-  if (copies.length > 0) await copyUpAll(set, id, copies);
-  return { mounts, writes };
-}
-
-/** A bind's source may be a file or a socket. */
-function ignoreExisting(error: unknown): void {
-  if (!(error instanceof Error && 'code' in error && error.code === 'EEXIST')) {
-    throw invalid(`invalid mount config for type "bind": ${error instanceof Error ? error.message : String(error)}`);
-  }
-}
-
-async function copyUpAll(
-  set: ContainerSet,
-  id: ContainerId,
-  copies: readonly { readonly destination: string; readonly path: string }[],
-): Promise<void> {
-  const { layers, volumes } = set.parts;
-  const root = await layers.mountWritable(id);
-  try {
-    for (const { destination, path: target } of copies) {
-      const from = openInRoot(root, destination);
-      if (from === null) continue;
-      try {
-        await volumes.copyUp(from, target);
-      } finally {
-        from.close();
-      }
-    }
-  } finally {
-    await layers.unmountWritable(id);
-  }
 }

@@ -8,6 +8,7 @@ import type { PortBinding } from '../network/types.ts';
 import { defaultCgroupParent } from '../runtime/parents.ts';
 import type { CreateBody } from './api.ts';
 import { checkHealthcheck, mergeHealthcheck } from './health.ts';
+import { normalMount } from './mount-rules.ts';
 import { parseSignal } from './signals.ts';
 import type { HostConfig } from './types.ts';
 
@@ -184,9 +185,9 @@ export function decodeHostConfig(given: NonNullable<CreateBody['HostConfig']>, d
     IOMaximumIOps: given.IOMaximumIOps ?? 0,
     IOMaximumBandwidth: given.IOMaximumBandwidth ?? 0,
     ...(given.StorageOpt ? { StorageOpt: given.StorageOpt } : {}),
-    ...(given.Tmpfs ? { Tmpfs: given.Tmpfs } : {}),
+    ...(Object.keys(given.Tmpfs ?? {}).length > 0 ? { Tmpfs: given.Tmpfs ?? {} } : {}),
     ...(given.Sysctls ? { Sysctls: given.Sysctls } : {}),
-    ...(given.Mounts ? { Mounts: given.Mounts } : {}),
+    ...(given.Mounts?.length ? { Mounts: given.Mounts.map(normalMount) } : {}),
     ...(given.Init !== undefined && given.Init !== null ? { Init: given.Init } : {}),
   };
 }

@@ -7,6 +7,7 @@ import type { ExitNotice } from '../runtime/types.ts';
 import { networkEvents, placeOf, withoutPlace } from './endpoints.ts';
 import { healthAtEnd } from './health.ts';
 import { ownsPidNamespace } from './isolation.ts';
+import { mountEvents, releaseMounts } from './mount-start.ts';
 import { oomEvents } from './oom.ts';
 import { removalOf } from './removal.ts';
 import { nextDelayMs, restartsAfterExit } from './restart.ts';
@@ -116,19 +117,23 @@ export class Endings {
       ...oomEvents(record, notice.oomKills),
       containerEvent(record, 'die', { exitCode: String(notice.exitCode) }),
       ...networkEvents(this.#set, record, 'disconnect'),
+      ...mountEvents(record, 'unmount'),
     ];
     // Ports and addresses are free again before anyone learns of the end.
     const removal = removes && !again ? removalOf(this.#set, settled, true) : null;
     const [left, recorded] = await Promise.allSettled([
       parts.networks.leave(id, placeOf(record)),
       removal
-        ? parts.store.commit(removal.writes, [...events, removal.event])
+        ? parts.store.commit(removal.writes, [...events, ...removal.events])
         : this.#set.commit(settled, events).then(() => undefined),
     ]);
-    if (recorded.status === 'rejected') throw recorded.reason;
+    if (recorded.status === 'rejected') {
+      removal?.keep();
+      throw recorded.reason;
+    }
     if (removal === null) live.endRun({ exitCode: notice.exitCode });
     const rest = removal === null ? parts.layers.unmountWritable(id) : removal.finish();
-    const cleaned = await Promise.allSettled([parts.runtime.delete(id), rest]);
+    const cleaned = await Promise.allSettled([parts.runtime.delete(id), rest, releaseMounts(this.#set, record)]);
     for (const step of [left, ...cleaned]) {
       if (step.status === 'rejected')
         parts.log.error({ container: id, error: step.reason }, 'cleaning up after a container failed');

@@ -8,6 +8,7 @@ import { endpointsOf, networkEvents } from './endpoints.ts';
 import { healthAtStart, probePlan } from './health.ts';
 import { sharedNamespaces } from './isolation.ts';
 import type { LiveContainer } from './live.ts';
+import { mountEvents, takeMounts } from './mount-start.ts';
 import { portOptions, writeNetworkFiles } from './networking.ts';
 import { startProbing } from './prober.ts';
 import { destroy } from './removal.ts';
@@ -30,6 +31,7 @@ export async function launch(set: ContainerSet, record: ContainerRecord): Promis
     const rootfs = await parts.layers.mountWritable(id);
     undo.defer(() => parts.layers.unmountWritable(id));
     const shared = sharedNamespaces(set, record);
+    const mounts = await takeMounts(set, record, rootfs, undo);
     const network = await joinNetwork(set, record, undo);
     const placed = { ...record, ...network.place };
     const files = await writeNetworkFiles(set, placed, network.sharedWith);
@@ -40,7 +42,7 @@ export async function launch(set: ContainerSet, record: ContainerRecord): Promis
         hostConfig: withDefaultUlimits(set, record),
         hostname: files.hostname,
         rootfs,
-        mounts: record.mounts,
+        mounts,
         networkNamespace: network.namespacePath,
         ...shared,
         resolvConf: files.resolvConf,
@@ -66,7 +68,11 @@ export async function launch(set: ContainerSet, record: ContainerRecord): Promis
       stoppedByUser: false,
       health: probePlan(record.config) === null ? undefined : healthAtStart(record.health),
     };
-    await set.commit(running, [...networkEvents(set, running, 'connect'), containerEvent(running, 'start')]);
+    await set.commit(running, [
+      ...mountEvents(running, 'mount'),
+      ...networkEvents(set, running, 'connect'),
+      containerEvent(running, 'start'),
+    ]);
   } catch (error) {
     await failStart(set, record, live, error, undo);
     throw error;

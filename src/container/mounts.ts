@@ -1,104 +1,142 @@
-/** `Binds`, `Volumes` and `Tmpfs` of a create request as mount points. */
-import path from 'node:path';
+/** What a create request wants mounted where: from `VolumesFrom`, `Binds`, `Mounts`, and `Volumes` of config and image. */
 import type { RunConfig } from '../image/types.ts';
-import { invalid } from '../lib/errors.ts';
-import type { HostConfig, MountPoint } from './types.ts';
+import { EngineError, invalid } from '../lib/errors.ts';
+import { isBelow } from '../platform/mountinfo.ts';
+import type { VolumeRequest } from '../volume/types.ts';
+import {
+  checkMount,
+  checkTmpfsPlace,
+  cleanPath,
+  parseBind,
+  parseVolumesFrom,
+  tmpfsOptions,
+  tmpfsWords,
+} from './mount-rules.ts';
+import type { HostConfig, MountPoint, MountRequest } from './types.ts';
 
 /** A mount point whose volume, if it is one, still has to be found or made. */
-export type PlannedMount = Omit<MountPoint, 'source'> & { readonly source: string; readonly copyUp: boolean };
+export interface PlannedMount {
+  readonly mount: MountPoint;
+  /** Null for a volume of another container, which is there. */
+  readonly volume: VolumeRequest | null;
+  /** Gets what the image has at its place. */
+  readonly copyUp: boolean;
+  /** `config`: asked for by `Volumes`, which must not cover a file. */
+  readonly from: 'request' | 'config' | 'container';
+}
 
-const propagations = new Set(['private', 'rprivate', 'shared', 'rshared', 'slave', 'rslave']);
-const ignoredModes = new Set(['z', 'Z', 'consistent', 'cached', 'delegated', 'rw']);
+export interface Surroundings {
+  /** Mounts of a container by name or id. Throws when there is no such container. */
+  readonly mountsOf: (container: string) => readonly MountPoint[];
+  readonly dataRoot: string;
+}
 
 /**
- * What is to be mounted, by destination in the order given: binds first, then volumes of the config and the image that no
- * bind covers, then tmpfs. Throws dockerd's words for a specification it would refuse.
+ * Mounts by destination. Other containers' come first and give way to the request's own, which may not contradict each other;
+ * `Volumes` fill what is left. `Tmpfs` is checked here and mounted from the host config. Throws dockerd's words.
  */
-export function planMounts(config: RunConfig, host: HostConfig): readonly PlannedMount[] {
+export function planMounts(config: RunConfig, host: HostConfig, around: Surroundings): readonly PlannedMount[] {
   const planned = new Map<string, PlannedMount>();
-  for (const bind of host.Binds ?? []) {
-    const mount = parseBind(bind);
-    if (planned.has(mount.destination)) throw invalid(`Duplicate mount point: ${mount.destination}`);
-    planned.set(mount.destination, mount);
+  const own = new Set<string>();
+  const tmpfs = new Set(Object.keys(host.Tmpfs ?? {}).map(checkTmpfsPlace));
+  for (const options of Object.values(host.Tmpfs ?? {})) tmpfsOptions(options);
+  for (const given of host.VolumesFrom ?? []) {
+    for (const mount of inherited(given, around)) {
+      planned.set(mount.destination, { mount, volume: null, copyUp: false, from: 'container' });
+    }
   }
-  for (const [target, options] of Object.entries(host.Tmpfs ?? {})) {
-    const destination = checkDestination(target, target);
-    if (planned.has(destination)) throw invalid(`Duplicate mount point: ${destination}`);
-    planned.set(destination, {
-      type: 'tmpfs',
-      source: '',
-      destination,
-      mode: options,
-      writable: true,
-      propagation: '',
-      tmpfsOptions: options,
-      copyUp: false,
-    });
+  const add = (next: PlannedMount, target: string, duplicate = false): void => {
+    const { destination } = next.mount;
+    if (duplicate || own.has(destination)) throw invalid(`Duplicate mount point: ${target}`);
+    own.add(destination);
+    planned.set(destination, next);
+  };
+  for (const bind of host.Binds ?? []) {
+    const { request, mode } = parseBind(bind, host.VolumeDriver);
+    const next = planOf(request, mode, around.dataRoot);
+    add(next, next.mount.destination, tmpfs.has(next.mount.destination));
+  }
+  for (const request of host.Mounts ?? []) {
+    checkMount(request);
+    const next = planOf(request, '', around.dataRoot);
+    const { mount } = next;
+    add(mount.type === 'bind' ? { ...next, mount: { ...mount, mustExist: true } } : next, request.Target);
   }
   for (const target of Object.keys(config.Volumes ?? {})) {
-    const destination = checkDestination(target, target);
-    if (planned.has(destination)) continue;
-    planned.set(destination, { ...volumeAt(destination), anonymous: true });
+    const destination = placeOfVolume(target);
+    // A tmpfs would hide it.
+    if (planned.has(destination) || tmpfs.has(destination)) continue;
+    const mount: MountPoint = { ...volumeAt(destination), mode: '', anonymous: true };
+    planned.set(destination, { mount, volume: { driver: host.VolumeDriver }, copyUp: true, from: 'config' });
   }
   return [...planned.values()];
 }
 
-const volumeAt = (destination: string): PlannedMount => ({
-  type: 'volume',
-  source: '',
-  destination,
-  driver: 'local',
-  mode: '',
-  writable: true,
-  propagation: '',
-  copyUp: true,
-});
+const volumeAt = (destination: string) =>
+  ({ type: 'volume', source: '', destination, driver: 'local', writable: true, propagation: '' }) as const;
 
-/** `/host:/container[:modes]` or `name:/container[:modes]`. */
-function parseBind(bind: string): PlannedMount {
-  // A lone path is a place in the container: an anonymous volume.
-  if (/^\/[^:]*$/.test(bind)) return { ...volumeAt(checkDestination(bind, bind)), anonymous: true };
-  const parts = bind.split(':');
-  const [source, target, mode = ''] = parts;
-  if (parts.length > 3 || !source || !target) throw invalid(`invalid volume specification: '${bind}'`);
-  const destination = checkDestination(target, bind);
-  const isPath = source.startsWith('/');
-  let writable = true;
-  let copyUp = true;
-  let propagation = isPath ? 'rprivate' : '';
-  for (const word of mode === '' ? [] : mode.split(',')) {
-    if (word === 'ro') writable = false;
-    else if (word === 'nocopy') copyUp = false;
-    else if (propagations.has(word) && isPath) propagation = word;
-    else if (!ignoredModes.has(word)) throw invalid(`invalid mode: ${mode}`);
-  }
-  if (isPath) {
-    return {
-      type: 'bind',
-      source: path.posix.normalize(source),
-      destination,
-      mode,
-      writable,
-      propagation,
-      copyUp: false,
-    };
-  }
-  if (!/^[a-zA-Z0-9][a-zA-Z0-9_.-]{1,254}$/.test(source)) {
+/** `VOLUME data` of an image means a place below `/`. */
+function placeOfVolume(target: string): string {
+  const destination = cleanPath(`/${target}`);
+  if (destination === '/' || target.includes('\0')) {
     throw invalid(
-      `create ${source}: "${source}" includes invalid characters for a local volume name, only "[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed. If you intended to pass a host directory, use absolute path`,
+      `invalid volume specification: '${target}': invalid mount config for type "volume": invalid specification: destination can't be '/'`,
     );
   }
-  return { ...volumeAt(destination), name: source, mode: mode === '' ? 'z' : mode, writable, copyUp };
+  return destination;
 }
 
-function checkDestination(target: string, specification: string): string {
-  if (!target.startsWith('/')) {
-    throw invalid(
-      `invalid volume specification: '${specification}': invalid mount config for type "volume": invalid mount path: '${target}' mount path must be absolute`,
-    );
+function planOf(request: MountRequest, mode: string, dataRoot: string): PlannedMount {
+  const { Type: type, ReadOnly: readOnly = false } = request;
+  const common = { destination: cleanPath(request.Target), writable: !readOnly, mode };
+  const rest = { volume: null, copyUp: false, from: 'request' } as const;
+  if (type === 'bind') {
+    const source = cleanPath(request.Source ?? '');
+    const propagation = propagationOf(request.BindOptions?.Propagation ?? '', source, dataRoot);
+    return { mount: { type, source, propagation, ...common }, ...rest };
   }
-  const destination = path.posix.normalize(target).replace(/(.)\/$/, '$1');
-  if (destination === '/')
-    throw invalid(`invalid volume specification: '${specification}': invalid mount config: destination can't be '/'`);
-  return destination;
+  if (type === 'tmpfs') {
+    const words = tmpfsWords(request);
+    return { mount: { type, source: '', propagation: '', tmpfsOptions: words, ...common }, ...rest };
+  }
+  const { NoCopy = false, Labels, DriverConfig } = request.VolumeOptions ?? {};
+  const name = request.Source || undefined;
+  return {
+    // dockerd shows a volume's missing mode as the label it would share it with.
+    mount: { ...volumeAt(common.destination), ...common, mode: mode || 'z', name, anonymous: name === undefined },
+    volume: { name, driver: DriverConfig?.Name, options: DriverConfig?.Options, labels: Labels },
+    copyUp: !NoCopy,
+    from: 'request',
+  };
+}
+
+/**
+ * A bind that shows the engine's own files would keep the mounts of other containers alive, unless unmounting reaches it: so
+ * it follows the host (`rslave`).
+ */
+function propagationOf(asked: string, source: string, dataRoot: string): string {
+  if (!isBelow(source, dataRoot) && !isBelow(dataRoot, source)) return asked || 'rprivate';
+  if (asked === '') return 'rslave';
+  if (asked === 'rslave' || asked === 'rshared') return asked;
+  throw invalid(
+    `invalid mount config: must use either propagation mode "rslave" or "rshared" when mount source is within the daemon root, daemon root: "${dataRoot}", bind mount source: "${source}", propagation: "${asked}"`,
+  );
+}
+
+/** Volumes and binds of another container; a tmpfs is nobody else's. */
+function inherited(given: string, around: Surroundings): readonly MountPoint[] {
+  const { container, writable } = parseVolumesFrom(given);
+  return mountsOf(container, around)
+    .filter((mount) => mount.type !== 'tmpfs')
+    .map((mount) => ({ ...mount, mode: '', writable: mount.writable && writable }));
+}
+
+function mountsOf(container: string, around: Surroundings): readonly MountPoint[] {
+  try {
+    return around.mountsOf(container);
+  } catch (error) {
+    // To create, a container that is not there is a mistake in the request.
+    if (error instanceof EngineError && error.kind === 'not-found') throw invalid(error.message);
+    throw error;
+  }
 }

@@ -24,17 +24,6 @@ const refused = (property: string, isUsed: Unsupported['isUsed'], why: string): 
 });
 export const unsupportedOptions: readonly Unsupported[] = [
   refused('MacAddress', (c) => (c.MacAddress ?? '') !== '', 'fixed MAC addresses are not supported yet'),
-  refused(
-    'HostConfig.VolumesFrom',
-    (_, h) => filled(h.VolumesFrom),
-    'volumes of other containers are not supported yet',
-  ),
-  refused(
-    'HostConfig.VolumeDriver',
-    (_, h) => h.VolumeDriver !== '' && h.VolumeDriver !== 'local',
-    'only the local volume driver is there',
-  ),
-  refused('HostConfig.Mounts', (_, h) => filled(h.Mounts), 'use Binds, Tmpfs and Volumes'),
   refused('HostConfig.Links', (_, h) => filled(h.Links), 'links are not supported yet'),
   refused(
     'HostConfig.StorageOpt',

@@ -8,6 +8,7 @@ import type { ContainerId } from '../lib/ids.ts';
 import type { Endings } from './endings.ts';
 import { liveSandboxOf } from './endpoints.ts';
 import type { Life } from './life.ts';
+import { volumesHeld } from './mount-start.ts';
 import { watchMemory } from './oom.ts';
 import { removeEnded } from './removal.ts';
 import { restartsWithDaemon } from './restart.ts';
@@ -44,7 +45,7 @@ export async function reconcile(set: ContainerSet, { life, restarts, endings }: 
   }
   await layers.reconcile(new Set([...set.records.values()].map((r) => r.id)), new Set(alive.map((r) => r.id)));
   await networks.reconcile(alive.map(liveSandboxOf).filter((live) => live !== null));
-  await set.parts.volumes.reconcile();
+  await set.parts.volumes.reconcile(volumesHeld(alive));
   await Promise.all(
     alive.map((record) =>
       life

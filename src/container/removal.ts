@@ -9,7 +9,9 @@ import type { ContainerRecord } from './types.ts';
 
 export interface Removal {
   readonly writes: readonly Write[];
-  readonly event: NewEvent;
+  readonly events: readonly NewEvent[];
+  /** It could not be committed: what was marked is let go. */
+  keep(): void;
   /** Lets waiting clients go and deletes the files. */
   finish(): Promise<void>;
 }
@@ -29,17 +31,24 @@ export async function removeEnded(set: ContainerSet, id: ContainerId): Promise<v
 /** Removes record and files. In the lane, of a container that does not run. */
 export async function destroy(set: ContainerSet, record: ContainerRecord, withVolumes: boolean): Promise<void> {
   const removal = removalOf(set, record, withVolumes);
-  await set.parts.store.commit(removal.writes, [removal.event]);
+  await set.parts.store.commit(removal.writes, removal.events).catch((error: unknown) => {
+    removal.keep();
+    throw error;
+  });
   await removal.finish();
 }
 
 /** A removal as one commit, and what is to be done when it is durable. */
 export function removalOf(set: ContainerSet, record: ContainerRecord, withVolumes: boolean): Removal {
   const { parts } = set;
-  const volumes = withVolumes ? anonymousVolumesOf(set, record) : [];
+  const volumes = parts.volumes.forget(
+    withVolumes ? anonymousVolumesOf(record) : [],
+    (name) => set.usersOfVolume(name).length <= 1,
+  );
   return {
-    writes: [set.records.remove(record.id), ...volumes.map((name) => parts.volumes.forget(name))],
-    event: containerEvent(record, 'destroy'),
+    writes: [set.records.remove(record.id), ...volumes.writes],
+    events: [...volumes.events, containerEvent(record, 'destroy')],
+    keep: volumes.keep,
     finish: async () => {
       const log = set.logOf(record);
       set.graves.bury(record.id, record.name, exitCodeOf(record));
@@ -48,14 +57,11 @@ export function removalOf(set: ContainerSet, record: ContainerRecord, withVolume
       await parts.layers.removeWritable(record.id);
       await log.remove();
       await fs.rm(set.dirOf(record.id), { recursive: true, force: true });
-      await parts.volumes.discard(volumes);
+      await parts.volumes.discard(volumes.names);
     },
   };
 }
 
-function anonymousVolumesOf(set: ContainerSet, record: ContainerRecord): readonly string[] {
-  return record.mounts
-    .filter((mount) => mount.type === 'volume' && mount.anonymous && mount.name !== undefined)
-    .map((mount) => mount.name as string)
-    .filter((name) => set.usersOfVolume(name).length <= 1);
-}
+const anonymousVolumesOf = (record: ContainerRecord): readonly string[] => [
+  ...new Set(record.mounts.flatMap((mount) => (mount.type === 'volume' && mount.anonymous && mount.name) || [])),
+];

@@ -165,6 +165,19 @@ export class ContainerSet {
     this.index.reserve(name, id);
   }
 
+  /** Containers by the volumes they have. */
+  volumeUsers(): ReadonlyMap<string, readonly ContainerId[]> {
+    const users = new Map<string, ContainerId[]>();
+    for (const { id, mounts } of this.records.values()) {
+      for (const name of new Set(mounts.flatMap((mount) => mount.name ?? []))) {
+        const known = users.get(name);
+        if (known) known.push(id);
+        else users.set(name, [id]);
+      }
+    }
+    return users;
+  }
+
   /** Containers that use a volume. */
   usersOfVolume(name: string): readonly ContainerId[] {
     return [...this.records.values()].filter((r) => r.mounts.some((m) => m.name === name)).map((r) => r.id);

@@ -137,9 +137,13 @@ export interface MountPoint {
   readonly mode: string;
   readonly writable: boolean;
   readonly propagation: string;
+  /** A bind of `Mounts`, whose source is never made. */
+  readonly mustExist?: boolean | undefined;
   /** An anonymous volume is removed with its container (`v=1`, AutoRemove). */
   readonly anonymous?: boolean | undefined;
-  /** Mount options of a tmpfs. */
+  /** For the runtime: flags that the mount of the source has on the host and keeps. */
+  readonly flags?: readonly string[] | undefined;
+  /** Mount options of a tmpfs: as given in a record, complete for the runtime. */
   readonly tmpfsOptions?: string | undefined;
 }
 

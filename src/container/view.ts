@@ -94,8 +94,8 @@ function mountJson(mount: MountPoint): Json {
   };
 }
 
-/** Mounts as clients see them; tmpfs from `HostConfig.Tmpfs` is not among them, as on dockerd. */
-const mountsJson = (record: ContainerRecord) => record.mounts.filter((mount) => mount.type !== 'tmpfs').map(mountJson);
+/** Mounts as clients see them. */
+const mountsJson = (record: ContainerRecord) => record.mounts.map(mountJson);
 
 function networksJson(record: ContainerRecord): Json {
   return Object.fromEntries(

@@ -88,11 +88,11 @@ class News {
     };
   }
 
-  /** Timers reach 24 days; later times take several. */
+  /** Timers reach 24 days, so later times take several; and one may fire a moment early, when there would be no other. */
   #alarm(until: bigint, tell: () => void): void {
     const leftMs = Number((until - nowNano()) / 1_000_000n) + 1;
     const step = Math.min(Math.max(leftMs, 0), 2 ** 31 - 1);
-    this.#timer = setTimeout(() => (step < leftMs ? this.#alarm(until, tell) : tell()), step);
+    this.#timer = setTimeout(() => (nowNano() <= until ? this.#alarm(until, tell) : tell()), step);
   }
 
   /** Resolves when something has happened since `count` was `seen`. */

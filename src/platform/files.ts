@@ -11,6 +11,7 @@ import { check, declare, failure, isErrno, syscallNumber } from './libc.ts';
 
 const { O_CREAT, O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_RDONLY, O_WRONLY } = fs.constants;
 const O_CLOEXEC = 0o2000000;
+const O_PATH = 0o10000000;
 const AT_SYMLINK_NOFOLLOW = 0x100;
 const AT_REMOVEDIR = 0x200;
 const STATX_ATTR_MOUNT_ROOT = 0x2000n;
@@ -111,6 +112,20 @@ export function openInRoot(root: string, path: string): OpenDirectory | null {
     return { fd, close: () => fs.closeSync(fd) };
   } catch (error) {
     if (isErrno(error, 'ENOENT', 'ENOTDIR', 'ELOOP')) return null;
+    throw error;
+  } finally {
+    fs.closeSync(base);
+  }
+}
+
+/** Whether there is anything at `path` below the directory `root`, resolved as `openBeneath` does. */
+export function existsInRoot(root: string, path: string): boolean {
+  const base = fs.openSync(root, O_PATH | O_DIRECTORY);
+  try {
+    fs.closeSync(openBeneath(base, Buffer.from(path).toString('latin1'), O_PATH));
+    return true;
+  } catch (error) {
+    if (isErrno(error, 'ENOENT', 'ENOTDIR', 'ELOOP')) return false;
     throw error;
   } finally {
     fs.closeSync(base);

@@ -18,6 +18,7 @@ import type { ContainerId } from '../lib/ids.ts';
 import type { Log } from '../lib/log.ts';
 import { isErrno } from '../platform/libc.ts';
 import { unmount } from '../platform/mount.ts';
+import { isRemote, mountOf, readMounts, sightOf } from '../platform/mountinfo.ts';
 import { MountView } from '../platform/mountview.ts';
 import { sealedCopy } from '../platform/pipe.ts';
 import { parentOf, signalProcess, startTicks } from '../platform/process.ts';
@@ -354,11 +355,10 @@ class OciRuntime implements LocalRuntime {
    * the view was made, is missing there: then a new view is made for this one runtime alone, which enters it by `nsenter`.
    * The monitor must stay outside, or for all its life it would hold a copy of every other container's mounts.
    */
-  #launchView(mustSee: readonly string[]): LaunchView {
+  #launchView(rootfs: string, binds: readonly string[]): LaunchView {
     if (!this.#ready(this.#layout).hybrid) return { enter: (work) => work(), prefix: [], end: () => undefined };
-    const expected = mustSee.map(identityOf);
-    const seen = this.#enter(() => mustSee.map(identityOf));
-    if (seen.every((identity, index) => identity === expected[index])) {
+    const sights = (): string => [identityOf(rootfs), ...sightsOf(binds)].join('\n\n');
+    if (this.#enter(sights) === sights()) {
       return { enter: (work) => this.#enter(work), prefix: [], end: () => undefined };
     }
     const view = new MountView(hiddenMounts);
@@ -421,7 +421,7 @@ class OciRuntime implements LocalRuntime {
       this.#records.set(id, record);
       const binds = launch.mounts.filter((mount) => mount.source !== '').map((mount) => mount.source);
       if (shared.sharedMemory !== null) binds.push(shared.sharedMemory);
-      const view = this.#launchView([launch.rootfs, ...binds]);
+      const view = this.#launchView(launch.rootfs, binds);
       const [runtime = executable, ...runtimeArgs] = [...view.prefix, executable];
       const answer = await launchMonitor({
         monitor: this.#monitor,
@@ -778,6 +778,20 @@ const wordsOf = (error: unknown) =>
 function identityOf(file: string): string | null {
   const stat = fs.statSync(file, { throwIfNoEntry: false });
   return stat ? `${stat.dev}:${stat.ino}` : null;
+}
+
+/** What this thread sees at the sources of binds. The table of mounts tells, since a dead file server would not. */
+function sightsOf(sources: readonly string[]): readonly string[] {
+  if (sources.length === 0) return [];
+  const mounts = readMounts();
+  return sources.map((source) => {
+    if (isRemote(mountOf(mounts, source))) return sightOf(mounts, source);
+    try {
+      return sightOf(mounts, fs.realpathSync(source));
+    } catch {
+      return ''; // the runtime says what is wrong with it
+    }
+  });
 }
 
 /** `cgroup.procs` of the group this process is in, in one of the hierarchies. */

@@ -234,11 +234,17 @@ const depth = (mount: OciMount): number => mount.destination.split('/').filter(B
 function mountsOf(launch: LaunchSpec, sharedMemory: string | null, init: string | null): readonly OciMount[] {
   const { hostConfig } = launch;
   const { Privileged: privileged, ReadonlyRootfs: readonlyRoot } = hostConfig;
-  const bind = (source: string, destination: string, writable: boolean, propagation: string): OciMount => ({
+  const bind = (
+    source: string,
+    destination: string,
+    writable: boolean,
+    propagation: string,
+    flags: readonly string[] = [],
+  ): OciMount => ({
     destination,
     type: 'bind',
     source,
-    options: ['rbind', ...(writable ? [] : ['ro']), propagation || 'rprivate'],
+    options: ['rbind', ...flags, ...(writable || flags.includes('ro') ? [] : ['ro']), propagation || 'rprivate'],
   });
 
   const added: OciMount[] = launch.mounts.map((mount) =>
@@ -247,9 +253,9 @@ function mountsOf(launch: LaunchSpec, sharedMemory: string | null, init: string 
           destination: mount.destination,
           type: 'tmpfs',
           source: 'tmpfs',
-          options: ['noexec', 'nosuid', 'nodev', 'rprivate', ...(mount.tmpfsOptions || '').split(',').filter(Boolean)],
+          options: (mount.tmpfsOptions ?? '').split(',').filter(Boolean),
         }
-      : bind(mount.source, mount.destination, mount.writable, mount.propagation),
+      : bind(mount.source, mount.destination, mount.writable, mount.propagation, mount.flags),
   );
   const taken = new Set(added.map((mount) => mount.destination));
   const files: readonly (readonly [string | null, string])[] = [

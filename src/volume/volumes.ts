@@ -1,93 +1,348 @@
 /**
- * Local volumes: directories below `<data-root>/volume/<name>/_data` that outlive containers. Who uses a volume is
- * derived from the containers' mounts, never counted.
+ * Local volumes: directories `<data-root>/volume/<name>/_data` that outlive containers, and the file systems mounted on those
+ * that have driver options. Who uses a volume is derived from the containers' mounts, never counted. See docs/volumes.md.
+ *
+ * What concerns one volume runs in its lane, so a server that does not answer delays only who wants that volume.
  */
-import { spawn } from 'node:child_process';
-import { once } from 'node:events';
+import { realpathSync } from 'node:fs';
 import fs from 'node:fs/promises';
 import path from 'node:path';
-import { internal } from '../lib/errors.ts';
+import type { NewEvent } from '../event/types.ts';
+import { conflict, notFound } from '../lib/errors.ts';
 import { newId } from '../lib/ids.ts';
+import { Lanes } from '../lib/lanes.ts';
+import type { Log } from '../lib/log.ts';
 import type { Collection, Store, Write } from '../store/types.ts';
+import { copyUp } from './copy-up.ts';
+import { hasOptions, listed, prunable, type Users, view } from './list.ts';
+import { isMountedAt, mountLocal, type Patience, patienceDefault, unmountLocal } from './local-mount.ts';
+import { checkDriver, checkDriverOptions, checkName } from './rules.ts';
+import type { Claim, VolumeRecord, VolumeRequest, VolumesApi } from './types.ts';
 
-export interface VolumeRecord {
-  /** The name. */
-  readonly id: string;
-  readonly created: string;
-  readonly driver: 'local';
-  readonly labels: Readonly<Record<string, string>>;
-  readonly options: Readonly<Record<string, string>>;
+export interface VolumesOptions {
+  /** `<data-root>/volume` */
+  readonly dir: string;
+  readonly store: Store;
+  readonly log: Log;
+  readonly now: () => string;
+  /** Containers by the volumes they have. */
+  readonly users: () => Users;
+  /** Resolves when records and disk agree. */
+  readonly ready: () => Promise<void>;
+  readonly patience?: Patience;
 }
 
-/** A volume that exists on disk; `write` makes it a record, null when it has been one. */
-export interface PreparedVolume {
-  readonly name: string;
-  readonly path: string;
-  readonly write: Write | null;
-}
+/** Begins no volume's name. */
+const trashPrefix = '.removed-';
 
-export class Volumes {
+export class Volumes implements VolumesApi {
+  readonly #options: VolumesOptions;
+  /** Without links, as the kernel names what is mounted below. */
   readonly #dir: string;
+  readonly #patience: Patience;
   readonly #records: Collection<VolumeRecord>;
-  readonly #now: () => string;
+  readonly #lanes: Lanes;
+  /** Volumes of containers that are being made. */
+  readonly #claims = new Map<string, number>();
+  /** Volumes whose removal is being committed. */
+  readonly #going = new Set<string>();
+  /** Volume with options → running containers that have it. */
+  readonly #holders = new Map<string, Set<string>>();
 
-  constructor(options: { readonly dir: string; readonly store: Store; readonly now: () => string }) {
-    this.#dir = options.dir;
+  constructor(options: VolumesOptions) {
+    this.#options = options;
+    this.#dir = path.join(realpathSync(path.dirname(options.dir)), path.basename(options.dir));
+    this.#patience = options.patience ?? patienceDefault;
     this.#records = options.store.collection<VolumeRecord>({ kind: 'volume', schema: 1 });
-    this.#now = options.now;
-  }
-
-  get(name: string): VolumeRecord | undefined {
-    return this.#records.get(name);
+    this.#lanes = new Lanes(options.log);
   }
 
   pathOf(name: string): string {
     return path.join(this.#dir, name, '_data');
   }
 
-  /** Finds the volume, or makes its directory; without a name a new anonymous one. The caller commits `write` with what uses it. */
-  async prepare(name: string | undefined): Promise<PreparedVolume> {
-    const chosen = name ?? newId<string>();
-    const data = this.pathOf(chosen);
-    await fs.mkdir(data, { recursive: true, mode: 0o755 });
-    const known = this.#records.get(chosen) !== undefined;
-    const record: VolumeRecord = { id: chosen, created: this.#now(), driver: 'local', labels: {}, options: {} };
-    return { name: chosen, path: data, write: known ? null : this.#records.put(record) };
+  // The API ---------------------------------------------------------------------------------------------------------
+
+  list(filters: ReadonlyMap<string, readonly string[]>) {
+    const records = listed(this.#records.values(), this.#options.users(), filters);
+    return { Volumes: records.map((record) => this.#view(record)), Warnings: null };
   }
 
-  /** The write that forgets a volume. Its files go with `discard` once that is committed. */
-  forget(name: string): Write {
-    return this.#records.remove(name);
+  inspect(name: string) {
+    return this.#view(this.#existing(name));
+  }
+
+  async create(request: VolumeRequest) {
+    await this.#options.ready();
+    using claim = await this.obtain(request);
+    if (claim.writes.length > 0) await this.#options.store.commit(claim.writes, claim.events);
+    return this.inspect(claim.name);
+  }
+
+  async remove(name: string, force: boolean): Promise<void> {
+    await this.#options.ready();
+    await this.#lanes.enter(name, async () => {
+      if (this.#records.get(name) === undefined && force) return;
+      this.#existing(name);
+      const users = this.#options.users().get(name) ?? [];
+      if (users.length > 0 || this.#claims.has(name)) {
+        throw conflict(`remove ${name}: volume is in use - [${users.join(', ')}]`);
+      }
+      await this.#remove(name);
+    });
+  }
+
+  async prune(filters: ReadonlyMap<string, readonly string[]>) {
+    await this.#options.ready();
+    const removed: string[] = [];
+    let reclaimed = 0;
+    for (const { id } of prunable(this.#records.values(), this.#options.users(), filters)) {
+      await this.#lanes.enter(id, async () => {
+        const free = () => this.#isFree(id) && this.#records.get(id) !== undefined;
+        if (!free()) return;
+        const size = await bytesBelow(this.pathOf(id));
+        if (!free()) return;
+        await this.#remove(id);
+        removed.push(id);
+        reclaimed += size;
+      });
+    }
+    await this.#options.store.commit(
+      [],
+      [{ type: 'volume', action: 'prune', id: '', attributes: { reclaimed: String(reclaimed) } }],
+    );
+    return { VolumesDeleted: removed, SpaceReclaimed: reclaimed };
+  }
+
+  // Containers that are made and removed ------------------------------------------------------------------------------
+
+  /**
+   * Finds the volume or makes it. A named one is durable when this resolves, an anonymous one with the commit of `writes`;
+   * neither can be removed until the claim is given back.
+   */
+  async obtain(request: VolumeRequest): Promise<Claim> {
+    const name = request.name || newId<string>();
+    return this.#lanes.enter(name, async () => {
+      checkDriver(name, request.driver);
+      if (this.#records.get(name) !== undefined) return this.claim(name);
+      checkName(name);
+      checkDriverOptions(name, request.options);
+      const record: VolumeRecord = {
+        id: name,
+        created: this.#options.now(),
+        driver: 'local',
+        labels: request.labels ?? null,
+        options: request.options ?? null,
+      };
+      // What a crash left at this place belongs to nobody.
+      await this.#deleteFiles(name);
+      await fs.mkdir(this.pathOf(name), { recursive: true, mode: 0o755 });
+      const made = { writes: [this.#records.put(record)], events: [volumeEvent(name, 'create')] };
+      if (!request.name) return { ...this.#claimOf(name), isNew: true, ...made };
+      await this.#options.store.commit(made.writes, made.events);
+      return { ...this.#claimOf(name), isNew: true };
+    });
+  }
+
+  /** Holds on to a volume that exists; throws when it does not, or is just being removed. */
+  claim(name: string): Claim {
+    if (this.#going.has(name)) throw notFound(`get ${name}: no such volume`);
+    this.#existing(name);
+    return this.#claimOf(name);
+  }
+
+  /**
+   * The writes and events that forget those of the given volumes that nobody else has; their files go with `discard` once
+   * that is committed. `keep` takes it back when it could not be committed.
+   */
+  forget(names: readonly string[], isLastUser: (name: string) => boolean) {
+    const free = names.filter(
+      (name) =>
+        this.#records.get(name) !== undefined && !this.#going.has(name) && !this.#claims.has(name) && isLastUser(name),
+    );
+    for (const name of free) this.#going.add(name);
+    return {
+      names: free,
+      writes: free.map((name): Write => this.#records.remove(name)),
+      events: free.map((name) => volumeEvent(name, 'destroy')),
+      keep: () => {
+        for (const name of free) this.#going.delete(name);
+      },
+    };
   }
 
   /** Deletes the files of volumes that no record names any more. Repeating it is not an error. */
   async discard(names: readonly string[]): Promise<void> {
     for (const name of names) {
-      if (this.#records.get(name) === undefined)
-        await fs.rm(path.join(this.#dir, name), { recursive: true, force: true });
+      await this.#lanes.enter(name, async () => {
+        this.#going.delete(name);
+        if (this.#records.get(name) === undefined) await this.#deleteFiles(name);
+      });
     }
   }
 
-  /** Sweeps directories that a crash left between making and committing them. */
-  async reconcile(): Promise<void> {
-    await fs.mkdir(this.#dir, { recursive: true, mode: 0o711 });
-    await this.discard(await fs.readdir(this.#dir));
+  /** Fills an empty volume with what is in the directory `from`. Throws when the volume's file system cannot be mounted. */
+  async fill(claim: Claim, from: { readonly fd: number }): Promise<void> {
+    const { name, path: volume } = claim;
+    await this.#lanes.enter(name, async () => {
+      const options = this.#records.get(name)?.options ?? {};
+      if (Object.keys(options).length === 0) {
+        const alone = claim.isNew && this.#claims.get(name) === 1 && !this.#options.users().has(name);
+        await copyUp(from, volume, { aside: alone ? `${path.dirname(volume)}/_new` : null, remote: false });
+        return;
+      }
+      await mountLocal(options, volume, this.#patience);
+      try {
+        await copyUp(from, volume, { aside: null, remote: true });
+      } finally {
+        if (!this.#holders.has(name)) await unmountLocal(volume, this.#patience);
+      }
+    });
+  }
+
+  // Containers that run -----------------------------------------------------------------------------------------------
+
+  /** Mounts the volume's file system, if it has one, for a container about to run. Doing it twice is not an error. */
+  async acquire(name: string, holder: string): Promise<void> {
+    const record = this.#existing(name);
+    if (!hasOptions(record)) return;
+    await this.#lanes.enter(name, async () => {
+      const volume = this.pathOf(name);
+      await mountLocal(record.options ?? {}, volume, this.#patience).catch((error: unknown) => {
+        if (error instanceof Error) error.message = `error while mounting volume '${volume}': ${error.message}`;
+        throw error;
+      });
+      const holders = this.#holders.get(name) ?? new Set();
+      this.#holders.set(name, holders.add(holder));
+    });
+  }
+
+  /** The container has ended: unmounts after the last one. */
+  async release(name: string, holder: string): Promise<void> {
+    if (this.#holders.get(name)?.has(holder) !== true) return;
+    await this.#lanes.enter(name, async () => {
+      const holders = this.#holders.get(name);
+      holders?.delete(holder);
+      if (holders === undefined || holders.size > 0) return;
+      this.#holders.delete(name);
+      await unmountLocal(this.pathOf(name), this.#patience);
+    });
   }
 
   /**
-   * Copies what the image has at the mount point into an empty volume, owner, mode and times included. `from` is an open
-   * directory inside the container's root, so that no link in the image can lead the copy outside.
+   * At start: sweeps directories that a crash left between making and committing them, and takes over the file systems of
+   * volumes that `running` containers have. Others are unmounted behind.
    */
-  async copyUp(from: { readonly fd: number }, volumePath: string): Promise<void> {
-    if ((await fs.readdir(volumePath)).length > 0) return;
-    const child = spawn('cp', ['-a', '--', '/proc/self/fd/3/.', volumePath], {
-      stdio: ['ignore', 'ignore', 'pipe', from.fd],
-    });
-    let complaint = '';
-    child.stderr?.on('data', (data: Buffer) => {
-      if (complaint.length < 1000) complaint += data.toString();
-    });
-    const [code] = (await once(child, 'close')) as [number | null];
-    if (code !== 0) throw internal(`copying the image's files into the volume at ${volumePath}: ${complaint.trim()}`);
+  async reconcile(running: Iterable<{ readonly volume: string; readonly holder: string }>): Promise<void> {
+    const { log } = this.#options;
+    const dir = this.#dir;
+    await fs.mkdir(dir, { recursive: true, mode: 0o711 });
+    for (const { volume, holder } of running) {
+      const record = this.#records.get(volume);
+      if (record === undefined || !hasOptions(record)) continue;
+      this.#holders.set(volume, (this.#holders.get(volume) ?? new Set()).add(holder));
+    }
+    const unclaimed = (await fs.readdir(dir)).filter((name) => this.#records.get(name) === undefined);
+    const unheld = [...this.#records.values()].filter((r) => hasOptions(r) && !this.#holders.has(r.id));
+    for (const name of unclaimed) {
+      await this.#deleteFiles(name).catch((error: unknown) => log.error({ volume: name, error }, 'sweeping failed'));
+    }
+    for (const { id } of unheld) {
+      void this.#lanes
+        .enter(id, async () => {
+          if (!this.#holders.has(id)) await unmountLocal(this.pathOf(id), this.#patience);
+        })
+        .catch((error: unknown) => log.error({ volume: id, error }, 'a volume nobody uses stays mounted'));
+    }
   }
+
+  // -------------------------------------------------------------------------------------------------------------------
+
+  #existing(name: string): VolumeRecord {
+    const record = this.#records.get(name);
+    if (record === undefined) throw notFound(`get ${name}: no such volume`);
+    return record;
+  }
+
+  #view(record: VolumeRecord) {
+    return view(record, this.pathOf(record.id));
+  }
+
+  #isFree(name: string): boolean {
+    return !this.#claims.has(name) && !this.#going.has(name) && !this.#options.users().has(name);
+  }
+
+  #claimOf(name: string): Claim {
+    this.#claims.set(name, (this.#claims.get(name) ?? 0) + 1);
+    let held = true;
+    return {
+      name,
+      path: this.pathOf(name),
+      isNew: false,
+      writes: [],
+      events: [],
+      [Symbol.dispose]: () => {
+        const count = this.#claims.get(name) ?? 0;
+        if (held && count > 1) this.#claims.set(name, count - 1);
+        else if (held) this.#claims.delete(name);
+        held = false;
+      },
+    };
+  }
+
+  /** In the lane, of a volume nobody has. */
+  async #remove(name: string): Promise<void> {
+    this.#going.add(name);
+    try {
+      await this.#options.store.commit([this.#records.remove(name)], [volumeEvent(name, 'destroy')]);
+    } finally {
+      this.#going.delete(name);
+    }
+    await this.#deleteFiles(name);
+  }
+
+  /** Moved aside at once, deleted behind. What is still mounted there is never deleted into. */
+  async #deleteFiles(name: string): Promise<void> {
+    const { log } = this.#options;
+    const dir = this.#dir;
+    const volume = this.pathOf(name);
+    if (isMountedAt(volume)) await unmountLocal(volume, this.#patience);
+    const trash = name.startsWith(trashPrefix) ? name : `${trashPrefix}${newId<string>()}`;
+    try {
+      if (trash !== name) await fs.rename(path.join(dir, name), path.join(dir, trash));
+    } catch (error) {
+      if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return;
+      throw error;
+    }
+    void fs
+      .rm(path.join(dir, trash), { recursive: true, force: true })
+      .catch((error: unknown) => log.error({ volume: name, error }, 'deleting the files of a volume failed'));
+  }
+}
+
+/** An event of a volume, with the attributes all of them carry. */
+export const volumeEvent = (
+  name: string,
+  action: 'create' | 'mount' | 'unmount' | 'destroy',
+  attributes: Readonly<Record<string, string>> = {},
+): NewEvent => ({ type: 'volume', action, id: name, attributes: { ...attributes, driver: 'local' } });
+
+/** Sizes of all files, hard links once. What vanishes meanwhile counts nothing. */
+async function bytesBelow(directory: string): Promise<number> {
+  const seen = new Set<number>();
+  const waiting = [directory];
+  let bytes = 0;
+  for (let at = waiting.pop(); at !== undefined; at = waiting.pop()) {
+    for (const entry of await fs.readdir(at, { withFileTypes: true }).catch(() => [])) {
+      const file = path.join(at, entry.name);
+      if (entry.isDirectory()) waiting.push(file);
+      else if (entry.isFile()) {
+        const stat = await fs.lstat(file).catch(() => null);
+        if (stat === null || seen.has(stat.ino)) continue;
+        if (stat.nlink > 1) seen.add(stat.ino);
+        bytes += stat.size;
+      }
+    }
+  }
+  return bytes;
 }

@@ -28,6 +28,7 @@ export const backendOf = (parts: PartialBackend): Backend => ({
   images: part('images', parts.images),
   events: part('events', parts.events),
   networks: part('networks', parts.networks),
+  volumes: part('volumes', parts.volumes),
   system: part('system', { engineVersion: '9.9.9', version: () => ({ Version: '9.9.9' }), ...parts.system }),
 });
 

@@ -125,7 +125,10 @@ describe('HostConfig', () => {
 
 describe('mounts', () => {
   const plan = (binds: readonly string[], volumes: Record<string, Record<string, never>> = {}) =>
-    planMounts(decodeConfig({ Volumes: volumes }), host({ Binds: binds }));
+    planMounts(decodeConfig({ Volumes: volumes }), host({ Binds: binds }), {
+      mountsOf: () => [],
+      dataRoot: '/var/lib/slipway',
+    }).map(({ mount }) => mount);
 
   it('reads binds, named and anonymous volumes', () => {
     const mounts = plan(['/host:/a:ro', 'data:/b', '/x/../y:/c/:rslave'], { '/b': {}, '/d': {} });
@@ -145,7 +148,6 @@ describe('mounts', () => {
     ['/a:b', /mount path must be absolute/],
     ['/a:/', /destination can't be '\/'/],
     ['/a:/b:rw,fast', /invalid mode: rw,fast/],
-    ['../a:/b', /includes invalid characters for a local volume name/],
     ['/a:/b:ro:x', /invalid volume specification/],
   ] as const) {
     it(`refuses ${bind}`, () => refuses(() => plan([bind]), text));

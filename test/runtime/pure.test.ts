@@ -326,7 +326,7 @@ describe('spec', () => {
       [
         ['/a', '/a', 'rbind,rprivate'],
         ['/etc/resolv.conf', '/r', 'rbind,rprivate'],
-        ['/dev/shm', 'tmpfs', 'noexec,nosuid,nodev,rprivate,size=1m,exec'],
+        ['/dev/shm', 'tmpfs', 'size=1m,exec'],
         ['/etc/hosts', '/e/hosts', 'rbind,ro,rprivate'],
         ['/a/b/c', '/b', 'rbind,ro,rslave'],
       ],

@@ -8,6 +8,7 @@ import { imageRoutes } from './images.ts';
 import { networkRoutes } from './networks.ts';
 import { systemRoutes } from './system.ts';
 import { unsupportedRoutes } from './unsupported.ts';
+import { volumeRoutes } from './volumes.ts';
 import { webSocketRoutes } from './websocket.ts';
 
 export const routes: readonly Route[] = [
@@ -19,5 +20,6 @@ export const routes: readonly Route[] = [
   ...imageRoutes,
   ...networkRoutes,
   ...webSocketRoutes,
+  ...volumeRoutes,
   ...unsupportedRoutes,
 ];

@@ -153,6 +153,8 @@ const exec = object({
 
 const execStart = object({ Detach: bool, Tty: bool });
 
+const volume = object({ Name: text, Driver: text, DriverOpts: map(text), Labels: map(text) });
+
 const credentials = object({
   username: text,
   password: text,
@@ -188,6 +190,7 @@ export const createRequest = (value: unknown): CreateRequest => create(given(val
 export const updateRequest = (value: unknown) => update(given(value));
 export const execRequest = (value: unknown) => exec(given(value));
 export const execStartRequest = (value: unknown) => execStart(given(value));
+export const volumeRequest = (value: unknown) => volume(given(value));
 export const credentialsRequest = (value: unknown) => credentials(given(value));
 
 export const networkRequest = (value: unknown) => network(given(value));

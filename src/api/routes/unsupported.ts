@@ -7,12 +7,6 @@ const unsupported: readonly `${Method} /${string}`[] = [
   'GET /system/df',
   'GET /images/search',
 
-  'GET /volumes',
-  'POST /volumes/create',
-  'POST /volumes/prune',
-  'GET /volumes/{name}',
-  'DELETE /volumes/{name}',
-
   'GET /plugins',
   'GET /plugins/privileges',
   'POST /plugins/pull',
