@@ -94,7 +94,11 @@ export class Life {
         await this.#restarts.cancel(record, record.state, containerEvent(record, 'kill', { signal: String(signal) }));
         return null;
       }
-      if (!isRunning(record)) throw conflict(`Cannot kill container: ${ref}: Container ${record.id} is not running`);
+      if (!isRunning(record)) {
+        const why =
+          record.state.is === 'restarting' ? 'restarting, wait until the container is running' : 'not running';
+        throw conflict(`Cannot kill container: ${ref}: Container ${record.id} is ${why}`);
+      }
       const ended = this.#set.live(id).ended.promise;
       await this.#endings.signal(record, signal, endsContainer(record, signal));
       return { ended };
@@ -129,8 +133,7 @@ export class Life {
     const { id } = this.#set.index.resolve(ref);
     await this.#set.inLane(id, async () => {
       const record = this.#set.current(id);
-      if (!isRunning(record)) throw conflict(`Container ${record.id} is not running`);
-      if (!record.state.paused) throw internal(`Container ${record.id} is not paused`);
+      if (!isRunning(record) || !record.state.paused) throw internal(`Container ${record.id} is not paused`);
       await this.#resume(record);
       startProbing(this.#set, record, false);
     });

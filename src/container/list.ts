@@ -116,7 +116,8 @@ const filterTests: Readonly<Record<string, (values: readonly string[], set: Cont
   expose: (values) => (record) =>
     values.some((value) => matchesPort(value, Object.keys(record.config.ExposedPorts ?? {}))),
   health: (values) => {
-    for (const value of values) if (!healthWords.includes(value)) throw invalid(`invalid filter 'health=${value}'`);
+    for (const value of values)
+      if (!healthWords.includes(value)) throw invalid(`Unrecognised filter value for health: ${value}`);
     return ({ health }) => values.includes(health?.status ?? 'none');
   },
   'is-task': (values) => () => values.some((value) => value === 'false' || value === '0'),

@@ -8,6 +8,8 @@ export const SIGTERM = 15;
 const realtimeMin = 34;
 const realtimeMax = 64;
 
+const signals: Readonly<Record<string, number | undefined>> = os.constants.signals;
+
 /** The signal's number. `KILL`, `SIGKILL`, `9`, `RTMIN+3`. Throws `Invalid signal: X`. */
 export function parseSignal(text: string): number {
   const refuse = () => invalid(`Invalid signal: ${text}`);
@@ -24,7 +26,7 @@ export function parseSignal(text: string): number {
     if (number < realtimeMin || number > realtimeMax) throw refuse();
     return number;
   }
-  const number = (os.constants.signals as Readonly<Record<string, number | undefined>>)[`SIG${name}`];
+  const number = name === 'CLD' ? os.constants.signals.SIGCHLD : signals[`SIG${name}`];
   if (number === undefined) throw refuse();
   return number;
 }
