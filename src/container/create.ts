@@ -7,6 +7,7 @@ import { nowNano, rfc3339Nano } from '../lib/time.ts';
 import { portsToPublish } from '../network/ports.ts';
 import type { CreateBody } from './api.ts';
 import { cgroupPathOf, checkConfig, checkHostConfig, decodeConfig, decodeHostConfig, mergeConfig } from './decode.ts';
+import { asksForDiskLimit, diskLimitOf } from './disk-limit.ts';
 import { endpointsOf, networkOf } from './endpoints.ts';
 import { checkIsolation, resolveIsolation } from './isolation.ts';
 import { checkLimits } from './limits.ts';
@@ -38,6 +39,8 @@ export async function createContainer(
   const checked = checkLimits(asked, parts.runtime.describe().machine, 'create');
   const hostConfig = checked.limits;
   const warnings = [...checkOptions(merged, hostConfig), ...checked.warnings];
+  const diskLimit = diskLimitOf(hostConfig);
+  if (asksForDiskLimit(hostConfig)) parts.layers.mustLimitWritable();
   const planned = planMounts(merged, hostConfig, {
     mountsOf: (container) => set.index.resolve(container).mounts,
     dataRoot: path.dirname(parts.dir),
@@ -57,7 +60,7 @@ export async function createContainer(
   undo.defer(() => parts.layers.removeWritable(id));
   undo.defer(() => fs.rm(set.dirOf(id), { recursive: true, force: true }));
   await Promise.all([
-    parts.layers.createWritable(id, image.chainId),
+    parts.layers.createWritable(id, image.chainId, diskLimit),
     fs.mkdir(set.dirOf(id), { recursive: true, mode: 0o710 }),
   ]);
   await using prepared = await prepareMounts(set, id, planned);

@@ -25,13 +25,7 @@ const refused = (property: string, isUsed: Unsupported['isUsed'], why: string): 
 export const unsupportedOptions: readonly Unsupported[] = [
   refused('MacAddress', (c) => (c.MacAddress ?? '') !== '', 'fixed MAC addresses are not supported yet'),
   refused('HostConfig.Links', (_, h) => filled(h.Links), 'links are not supported yet'),
-  refused(
-    'HostConfig.StorageOpt',
-    (_, h) => Object.keys(h.StorageOpt ?? {}).length > 0,
-    'the storage driver has no options',
-  ),
   refused('HostConfig.Cgroup', (_, h) => h.Cgroup !== '', 'cgroups of other containers cannot be joined'),
-  refused('HostConfig.DiskQuota', (_, h) => h.DiskQuota !== 0, 'the storage driver has no quota'),
 ];
 
 /** Throws for the first refused option that is used; returns a warning for each that is accepted without effect. */

@@ -5,9 +5,11 @@
  * values as `updating`: a crash in between is finished, or taken back, when the daemon starts again. Nobody was answered
  * until then, so both are right.
  */
-import { conflict, internal, invalid, messageOf } from '../lib/errors.ts';
+import { conflict, EngineError, internal, invalid, messageOf } from '../lib/errors.ts';
+import type { ContainerId } from '../lib/ids.ts';
 import type { UpdateBody } from './api.ts';
 import { cgroupPathOf, checkRestartPolicy, decodeHostConfig } from './decode.ts';
+import { diskLimitOf } from './disk-limit.ts';
 import { checkLimits, type Limits, limitNames } from './limits.ts';
 import { isRunning, type RunningRecord } from './running.ts';
 import { type ContainerSet, containerEvent } from './set.ts';
@@ -19,7 +21,6 @@ const forNextStart = [
   'Devices',
   'DeviceCgroupRules',
   'Ulimits',
-  'DiskQuota',
 ] as const satisfies readonly (keyof Limits)[];
 const kernelNames = limitNames.filter((name) => !(forNextStart as readonly string[]).includes(name));
 
@@ -32,6 +33,7 @@ export async function updateContainer(
   const { parts } = set;
   const policy = policyOf(body);
   const asked = checkLimits(limitsOf(body, set), parts.runtime.describe().machine, 'update');
+  if (asked.limits.DiskQuota !== 0) parts.layers.mustLimitWritable();
   return set.inLane(id, async () => {
     const record = set.current(id);
     if (set.live(id).removing) {
@@ -43,6 +45,7 @@ export async function updateContainer(
     const next = { ...withoutUpdate(record), hostConfig, cgroupPath: cgroupPathOf(hostConfig.CgroupParent, id) };
     const event = containerEvent(next, 'update');
     if (!isRunning(record)) {
+      limitDisk(set, id, hostConfig, record.hostConfig);
       await set.commit(next, [event]);
       return { Warnings: asked.warnings };
     }
@@ -66,22 +69,34 @@ async function change(
   const { runtime, log } = set.parts;
   const { id, hostConfig: from } = record;
   try {
+    limitDisk(set, id, to, from);
     await runtime.update(id, to, from);
     await recordIt();
   } catch (error) {
-    for (const step of [() => runtime.update(id, from, to), () => set.commit(withoutUpdate(record))]) {
+    const back = async () => limitDisk(set, id, from, to);
+    for (const step of [() => runtime.update(id, from, to), back, () => set.commit(withoutUpdate(record))]) {
       await step().catch((cause: unknown) =>
         log.error({ container: id, error: cause }, 'taking back an update failed'),
       );
     }
+    if (error instanceof EngineError && error.kind === 'invalid') throw error;
     throw internal(`Cannot update container ${id}: ${messageOf(error)}`, { cause: error });
   }
 }
 
+function limitDisk(set: ContainerSet, id: ContainerId, to: HostConfig, from: HostConfig): void {
+  const bytes = diskLimitOf(to);
+  if (bytes !== diskLimitOf(from)) set.parts.layers.limitWritable(id, bytes);
+}
+
 /** Finishes the update that a crash has cut short, or takes it back. Called for running containers before any command. */
-export async function finishUpdate(set: ContainerSet, record: RunningRecord): Promise<void> {
+export async function finishUpdate(set: ContainerSet, { id, updating }: ContainerRecord): Promise<void> {
+  if (updating !== undefined) await set.inLane(id, () => finish(set, set.current(id)));
+}
+
+async function finish(set: ContainerSet, record: ContainerRecord): Promise<void> {
   const { updating } = record;
-  if (updating === undefined) return;
+  if (updating === undefined || !isRunning(record)) return;
   const settled = withoutUpdate(record);
   // The container has been started again since, with what the record says.
   if (updating.startedAt !== record.state.startedAt) {

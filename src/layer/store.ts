@@ -28,6 +28,7 @@ import { TreeFiles } from './files.ts';
 import { consume } from './input.ts';
 import { depthMax, OverlayMounter } from './overlay.ts';
 import { WorkerPool } from './pool.ts';
+import { WritableQuota } from './quota.ts';
 import type { ApplySource, ArchiveLayers, HeldTree, Layer } from './types.ts';
 import { fillUnderlay, underlayDirectories } from './underlay.ts';
 import type { Unpacked } from './unpack.ts';
@@ -85,6 +86,7 @@ export class OverlayLayers implements ArchiveLayers {
   /** Trees that somebody works on, and whether they are to be unmounted when the last has left. */
   readonly #held = new Map<string, { holders: number; unmountAfter: boolean }>();
   readonly #mounter: OverlayMounter;
+  readonly #quota: WritableQuota;
   /** Unpackings under way, by the chain ID they will have. */
   readonly #inFlight = new Map<ChainId, Promise<Layer>>();
   readonly #leases = new Map<ChainId, number>();
@@ -107,6 +109,7 @@ export class OverlayLayers implements ArchiveLayers {
     this.#log = log;
     this.#records = store.collection<LayerRecord>({ kind: 'layer', schema: 1 });
     this.#mounter = new OverlayMounter(disk);
+    this.#quota = new WritableQuota(disk.writable);
   }
 
   /** Looks at what is on disk. Called once, before anything else. */
@@ -236,7 +239,7 @@ export class OverlayLayers implements ArchiveLayers {
 
   // Writable trees --------------------------------------------------------------------------------------------------
 
-  async createWritable(containerId: string, parent: ChainId | null): Promise<void> {
+  async createWritable(containerId: string, parent: ChainId | null, bytesMax = 0): Promise<void> {
     if (this.#writables.has(containerId)) return;
     const top = parent === null ? undefined : this.#existing(parent);
     this.#writables.set(containerId, parent); // from now on the layer stays
@@ -245,6 +248,7 @@ export class OverlayLayers implements ArchiveLayers {
     try {
       await fs.promises.rm(temporary, { recursive: true, force: true });
       await fs.promises.mkdir(temporary, { mode: 0o710 });
+      if (bytesMax > 0) this.#quota.limitNew(temporary, bytesMax);
       await Promise.all([
         this.#underlay(parent),
         ...['diff', 'work', 'merged'].map((name) => makeDirectory(path.join(temporary, name))),
@@ -311,10 +315,19 @@ export class OverlayLayers implements ArchiveLayers {
     return this.#pool.run('changes', { upper, below: below.split(':') });
   }
 
+  mustLimitWritable(): void {
+    this.#quota.mustWork();
+  }
+
+  limitWritable(containerId: string, bytesMax: number): void {
+    this.#quota.limit(writablePaths(this.#disk, containerId).dir, bytesMax);
+  }
+
   async removeWritable(containerId: string): Promise<void> {
     this.#held.delete(containerId);
     const { dir, merged } = writablePaths(this.#disk, containerId);
     unmount(merged);
+    this.#quota.release(dir);
     await this.#discard(dir);
     this.#writables.delete(containerId);
   }

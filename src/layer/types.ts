@@ -51,8 +51,12 @@ export interface LayerStore {
   /** Keeps layers from `remove` until the lease is disposed of. */
   lease(...chains: readonly ChainId[]): Disposable;
 
-  /** Makes the writable tree of a container. Repeating it is not an error. */
-  createWritable(containerId: string, parent: ChainId | null): Promise<void>;
+  /** Makes the writable tree of a container, which may hold `bytesMax` (0 or left out: no limit). Repeating it is not an error. */
+  createWritable(containerId: string, parent: ChainId | null, bytesMax?: number): Promise<void>;
+  /** Throws dockerd's refusal where the file system cannot limit writable trees. */
+  mustLimitWritable(): void;
+  /** Another limit for a tree that was made with one. */
+  limitWritable(containerId: string, bytesMax: number): void;
   /** Mounts it (overlay, in-process, microseconds) and returns the root's path. Mounted already: returns it. */
   mountWritable(containerId: string): Promise<string>;
   /** Repeating it is not an error. */

@@ -55,6 +55,7 @@ export function isErrno(error: unknown, ...codes: readonly string[]): boolean {
 
 /** Numbers of system calls that have no wrapper in glibc 2.36, per architecture. */
 export const syscallNumber = {
+  quotactl_fd: 443,
   openat2: 437, // the same on x86_64 and arm64, as are all calls since 424
   pidfd_open: 434,
   pidfd_send_signal: 424,

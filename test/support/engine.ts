@@ -33,6 +33,8 @@ export interface EngineOptions {
   /** Lives there instead of in a namespace of its own; the caller closes it. */
   readonly netns?: Netns;
   readonly kind?: EngineKind;
+  /** An existing directory for the data, say on another file system; otherwise one of its own. */
+  readonly dataRoot?: string;
 }
 
 /** A docker command line client: Debian's 20.10 and, where the machine has one, whatever `docker` is on PATH. */
@@ -92,7 +94,7 @@ export class TestEngine {
     const directory = fs.mkdtempSync(path.join(os.tmpdir(), 'engine-'));
     const paths: EnginePaths = {
       directory,
-      dataRoot: path.join(directory, 'data'),
+      dataRoot: options.dataRoot ?? path.join(directory, 'data'),
       execRoot: path.join(directory, 'run'),
       socket: path.join(directory, 'engine.sock'),
       pidFile: path.join(directory, 'pid'),
