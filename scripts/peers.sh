@@ -3,6 +3,7 @@
 #
 #   peers.sh test    docker CLI 20.10 and docker-registry, for the client tests
 #   peers.sh bench   dockerd 20.10 and podman 4.3 with all they need, for the benchmark
+#   peers.sh kernel  a Linux that runs as a process, for other-kernel.sh
 set -eu
 . "$(dirname "$0")/setup.sh"
 
@@ -10,7 +11,8 @@ root=$cache/peers
 case ${1-} in
 test) wanted=(docker.io docker-registry) ;;
 bench) wanted=(docker.io docker-registry containerd tini podman golang-github-containers-common) ;;
-*) die 'usage: peers.sh test|bench' ;;
+kernel) wanted=(user-mode-linux) ;;
+*) die 'usage: peers.sh test|bench|kernel' ;;
 esac
 stamp=$cache/peers-$1.stamp
 [ -d "$root" ] && [ "$(cat "$stamp" 2>/dev/null)" = "${wanted[*]}" ] && exit
@@ -18,7 +20,7 @@ stamp=$cache/peers-$1.stamp
 # For bench also what these depend on and the machine lacks, as apt itself works it out. Upgrades of installed packages
 # (lines with a bracket) are left alone.
 closure() {
-  if [ "$1" = test ]; then
+  if [ "$1" != bench ]; then
     printf '%s\n' "${wanted[@]}"
   else
     apt-get -s install --no-install-recommends "${wanted[@]}" | awk '$1 == "Inst" && $3 !~ /^\[/ { print $2 }'
