@@ -104,12 +104,13 @@ export function createContainers(parts: ContainerParts): ContainerService {
     list: (query: ListQuery) => listContainers(set, query),
     inspect: async (ref, size) => {
       const record = set.index.resolve(ref);
-      const dir = set.dirOf(record.id);
+      // They are made by the first start.
+      const fileOf = (name: string) => (record.state.is === 'created' ? '' : `${set.dirOf(record.id)}/${name}`);
       return inspection(record, {
-        resolvConfPath: `${dir}/resolv.conf`,
-        hostnamePath: `${dir}/hostname`,
-        hostsPath: `${dir}/hosts`,
-        logPath: record.logDriver === 'json-file' ? set.logPath(record.id) : '',
+        resolvConfPath: fileOf('resolv.conf'),
+        hostnamePath: fileOf('hostname'),
+        hostsPath: fileOf('hosts'),
+        logPath: record.logDriver === 'json-file' && record.state.is !== 'created' ? set.logPath(record.id) : '',
         health: isRunning(record) && record.health ? (set.live(record.id).health ?? record.health) : record.health,
         execIds: execs.idsOf(record.id),
         graphDriverData: parts.layers.describeWritable(record.id),

@@ -1,5 +1,6 @@
 /** `POST /containers/create`: from a request to a durable record with its writable tree and volumes. */
 import fs from 'node:fs/promises';
+import os from 'node:os';
 import path from 'node:path';
 import { invalid } from '../lib/errors.ts';
 import { type ContainerId, newId, shortId } from '../lib/ids.ts';
@@ -88,9 +89,11 @@ export async function createContainer(
   return { Id: id, Warnings: warnings };
 }
 
-/** Empty: the host's, or that of the container whose network it shares. */
-const defaultHostname = (networkMode: string, { UTSMode }: HostConfig, id: ContainerId) =>
-  networkMode === 'host' || UTSMode === 'host' || networkMode.startsWith('container:') ? '' : shortId(id);
+/** Empty where a name of its own would be refused: what inspect shows must be good for a create again. */
+function defaultHostname(networkMode: string, { UTSMode: uts }: HostConfig, id: ContainerId): string {
+  if (networkMode.startsWith('container:') || uts === 'host') return '';
+  return networkMode === 'host' ? os.hostname() : shortId(id);
+}
 
 /** `default` is the bridge; a network by id is its name. Throws for networks that are not there. */
 function networkModeOf(set: ContainerSet, host: HostConfig, disabled: boolean): string {

@@ -32,15 +32,15 @@ export function decodeConfig(body: CreateBody): RunConfig {
     AttachStdin: body.AttachStdin ?? false,
     AttachStdout: body.AttachStdout ?? false,
     AttachStderr: body.AttachStderr ?? false,
-    ExposedPorts: body.ExposedPorts ?? null,
+    ExposedPorts: asSet(body.ExposedPorts),
     Tty: body.Tty ?? false,
     OpenStdin: body.OpenStdin ?? false,
     StdinOnce: body.StdinOnce ?? false,
     Env: body.Env ?? null,
     Cmd: body.Cmd ?? null,
     Image: body.Image ?? '',
-    Volumes: body.Volumes ?? null,
-    WorkingDir: body.WorkingDir ?? '',
+    Volumes: asSet(body.Volumes),
+    WorkingDir: cleaned(body.WorkingDir ?? ''),
     Entrypoint: body.Entrypoint ?? null,
     OnBuild: body.OnBuild ?? null,
     Labels: body.Labels ?? {},
@@ -54,10 +54,23 @@ export function decodeConfig(body: CreateBody): RunConfig {
   };
 }
 
+/** Clients send `{"80/tcp": null}` for `{"80/tcp": {}}`. */
+const asSet = (map: Readonly<Record<string, unknown>> | null | undefined) =>
+  map ? Object.fromEntries(Object.keys(map).map((key) => [key, {}])) : null;
+
+/** `/a/../b//c/` → `/b/c`; what is not absolute is refused elsewhere, as it was given. */
+function cleaned(directory: string): string {
+  if (!directory.startsWith('/')) return directory;
+  return path.posix.normalize(directory).replace(/(?<=.)\/$/, '');
+}
+
+const isFilled = (map: object | null | undefined): boolean => Object.keys(map ?? {}).length > 0;
+
 const nameOfVariable = (variable: string) => variable.split('=', 1)[0] as string;
 
 /** Env of the image below the user's: the user's variables first, then those of the image that the user did not set. */
 export function mergeEnv(below: readonly string[] | null, above: readonly string[] | null): readonly string[] | null {
+  if (!above?.length) return below;
   if (!below?.length) return above;
   const set = new Set((above ?? []).map(nameOfVariable));
   return [...(above ?? []), ...below.filter((variable) => !set.has(nameOfVariable(variable)))];
@@ -69,11 +82,13 @@ export function mergeConfig(own: RunConfig, image: RunConfig): RunConfig {
   const stopSignal = own.StopSignal || image.StopSignal;
   const shell = own.Shell?.length ? own.Shell : image.Shell;
   const bothMaps = <T>(a: Readonly<Record<string, T>> | null, b: Readonly<Record<string, T>> | null) =>
-    b ? { ...b, ...a } : a;
+    isFilled(a) && b !== null ? { ...b, ...a } : isFilled(a) ? a : b;
   // An entrypoint of the user's own makes the image's Cmd meaningless.
   const cmd = own.Cmd?.length || own.Entrypoint?.length ? own.Cmd : image.Cmd;
+  // A cleared one is empty, not null, where null would mean the image's when a client creates it anew.
+  const cleared = image.Entrypoint?.length ? [] : null;
   const entrypoint =
-    own.Entrypoint === null ? image.Entrypoint : isEmptyEntrypoint(own.Entrypoint) ? null : own.Entrypoint;
+    own.Entrypoint === null ? image.Entrypoint : isEmptyEntrypoint(own.Entrypoint) ? cleared : own.Entrypoint;
   return {
     ...own,
     User: own.User || image.User,
@@ -83,7 +98,7 @@ export function mergeConfig(own: RunConfig, image: RunConfig): RunConfig {
     Entrypoint: entrypoint,
     Volumes: bothMaps(own.Volumes, image.Volumes),
     WorkingDir: own.WorkingDir || image.WorkingDir,
-    Labels: bothMaps(own.Labels, image.Labels),
+    Labels: { ...image.Labels, ...own.Labels },
     ...(healthcheck ? { Healthcheck: healthcheck } : {}),
     ...(stopSignal ? { StopSignal: stopSignal } : {}),
     ...(shell ? { Shell: shell } : {}),
@@ -122,7 +137,7 @@ export function decodeHostConfig(given: NonNullable<CreateBody['HostConfig']>, d
     ContainerIDFile: given.ContainerIDFile ?? '',
     LogConfig: mergeLogConfig(given.LogConfig, { Type: defaults.logDriver, Config: defaults.logOpts }),
     NetworkMode: given.NetworkMode || 'default',
-    PortBindings: withBothKeys(given.PortBindings ?? {}),
+    PortBindings: given.PortBindings ? withBothKeys(given.PortBindings) : null,
     RestartPolicy: {
       Name: given.RestartPolicy?.Name || 'no',
       MaximumRetryCount: given.RestartPolicy?.MaximumRetryCount ?? 0,
@@ -184,9 +199,9 @@ export function decodeHostConfig(given: NonNullable<CreateBody['HostConfig']>, d
     CpuPercent: given.CpuPercent ?? 0,
     IOMaximumIOps: given.IOMaximumIOps ?? 0,
     IOMaximumBandwidth: given.IOMaximumBandwidth ?? 0,
-    ...(given.StorageOpt ? { StorageOpt: given.StorageOpt } : {}),
-    ...(Object.keys(given.Tmpfs ?? {}).length > 0 ? { Tmpfs: given.Tmpfs ?? {} } : {}),
-    ...(given.Sysctls ? { Sysctls: given.Sysctls } : {}),
+    ...(given.StorageOpt && isFilled(given.StorageOpt) ? { StorageOpt: given.StorageOpt } : {}),
+    ...(given.Tmpfs && isFilled(given.Tmpfs) ? { Tmpfs: given.Tmpfs } : {}),
+    ...(given.Sysctls && isFilled(given.Sysctls) ? { Sysctls: given.Sysctls } : {}),
     ...(given.Mounts?.length ? { Mounts: given.Mounts.map(normalMount) } : {}),
     ...(given.Init !== undefined && given.Init !== null ? { Init: given.Init } : {}),
   };

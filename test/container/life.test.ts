@@ -75,7 +75,7 @@ describe('failures have the status and the words of ERRORS.md', () => {
       'POST',
       '/containers/create',
       { Image: 'busybox', HostConfig: { NetworkMode: 'container:nosuch' } },
-      404,
+      400,
       'No such container: nosuch',
     ],
     ['POST', '/containers/running/start', undefined, 304, ''],

@@ -56,7 +56,11 @@ describe('a create request on top of an image', () => {
   });
   it('clears the entrypoint by one empty word', () => {
     const merged = merge({ Entrypoint: [''], Cmd: ['ls'] });
-    assert.deepEqual([merged.Entrypoint, merged.Cmd], [null, ['ls']]);
+    assert.deepEqual(
+      [merged.Entrypoint, merged.Cmd],
+      [[], ['ls']],
+      'null would be the image’s, made anew of an inspect',
+    );
   });
   it('merges Env and Labels by key, the user first', () => {
     const merged = merge({ Env: ['A=user', 'B=1'], Labels: { both: 'user' } });
