@@ -9,6 +9,7 @@ import type { Client } from './client.ts';
 import type { Engine } from './engines.ts';
 import { memoryOf, sum } from './memory.ts';
 import { commitRows } from './rows-commit.ts';
+import { fileRows } from './rows-files.ts';
 
 export interface Row {
   readonly id: string;
@@ -272,6 +273,7 @@ export const rows: readonly Row[] = [
       void (await client.call('DELETE', '/images/127.0.0.1:5000/bench/layers:1').catch(() => {})),
   },
   ...commitRows,
+  ...fileRows,
   {
     id: 'memory-container',
     title: 'helper processes of one running container, private',
