@@ -24,6 +24,8 @@ export interface EndpointSettings {
   readonly Links?: readonly string[] | null;
   readonly Aliases?: readonly string[] | null;
   readonly MacAddress?: string | undefined;
+  /** Answer only; where it is filled the settings are a copy of an answer. */
+  readonly EndpointID?: string | undefined;
 }
 
 export interface ListQuery {

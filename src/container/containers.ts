@@ -16,6 +16,7 @@ import { Endings } from './endings.ts';
 import { connect, disconnect } from './endpoints.ts';
 import { type ExecStart, Execs } from './exec.ts';
 import { Life } from './life.ts';
+import { linksJson, removeLink } from './links.ts';
 import { listContainers, prunable, sizesOf } from './list.ts';
 import { endUnless } from './live.ts';
 import { checkName } from './names.ts';
@@ -66,8 +67,8 @@ export function createContainers(parts: ContainerParts): ContainerService {
     unpause: (ref) => once(() => life.unpause(ref)),
     remove: (ref, options) =>
       once(async () => {
-        if (options.link) throw conflict('Conflict, cannot remove the default name of the container');
-        await life.remove(ref, options);
+        if (options.link) await removeLink(set, ref);
+        else await life.remove(ref, options);
       }),
     rename: (ref, name) =>
       once(async () => {
@@ -107,6 +108,7 @@ export function createContainers(parts: ContainerParts): ContainerService {
       // They are made by the first start.
       const fileOf = (name: string) => (record.state.is === 'created' ? '' : `${set.dirOf(record.id)}/${name}`);
       return inspection(record, {
+        links: linksJson(set, record),
         resolvConfPath: fileOf('resolv.conf'),
         hostnamePath: fileOf('hostname'),
         hostsPath: fileOf('hosts'),

@@ -9,12 +9,12 @@ import { portsToPublish } from '../network/ports.ts';
 import type { CreateBody } from './api.ts';
 import { cgroupPathOf, checkConfig, checkHostConfig, decodeConfig, decodeHostConfig, mergeConfig } from './decode.ts';
 import { asksForDiskLimit, diskLimitOf } from './disk-limit.ts';
-import { endpointsOf, networkOf } from './endpoints.ts';
 import { checkIsolation, resolveIsolation } from './isolation.ts';
 import { checkLimits } from './limits.ts';
 import { prepareMounts } from './mount-create.ts';
 import { planMounts } from './mounts.ts';
 import { checkName, inventName } from './names.ts';
+import { chooseNetwork } from './network-choice.ts';
 import { portOptions } from './networking.ts';
 import { checkOptions } from './options.ts';
 import { type ContainerSet, containerEvent } from './set.ts';
@@ -46,12 +46,8 @@ export async function createContainer(
     mountsOf: (container) => set.index.resolve(container).mounts,
     dataRoot: path.dirname(parts.dir),
   });
-  const ports = portsToPublish(portOptions(merged, hostConfig));
-  const networkMode = networkModeOf(set, hostConfig, merged.NetworkDisabled === true);
-  checkNetworkMode(networkMode, own.Hostname, ports.size > 0);
-  const endpoints = networkMode.startsWith('container:')
-    ? {}
-    : endpointsOf(set, networkMode, body.NetworkingConfig?.EndpointsConfig ?? {});
+  portsToPublish(portOptions(merged, hostConfig));
+  const network = chooseNetwork(set, body, own, hostConfig);
 
   const id = newId<ContainerId>();
   const chosen = wanted === '' ? inventName((taken) => set.index.holderOf(taken) !== undefined) : wanted;
@@ -71,9 +67,10 @@ export async function createContainer(
     name: chosen,
     created: rfc3339Nano(nowNano()),
     imageId: image.id,
-    config: { ...merged, Hostname: merged.Hostname || defaultHostname(networkMode, hostConfig, id) },
-    hostConfig,
-    endpoints,
+    config: { ...merged, Hostname: merged.Hostname || defaultHostname(network.mode, hostConfig, id) },
+    hostConfig: { ...hostConfig, Links: null },
+    endpoints: network.endpoints,
+    ...(network.links.length > 0 ? { links: network.links } : {}),
     sandbox: null,
     mounts: prepared.mounts,
     state: { is: 'created', error: '', exitCode: 0 },
@@ -93,24 +90,4 @@ export async function createContainer(
 function defaultHostname(networkMode: string, { UTSMode: uts }: HostConfig, id: ContainerId): string {
   if (networkMode.startsWith('container:') || uts === 'host') return '';
   return networkMode === 'host' ? os.hostname() : shortId(id);
-}
-
-/** `default` is the bridge; a network by id is its name. Throws for networks that are not there. */
-function networkModeOf(set: ContainerSet, host: HostConfig, disabled: boolean): string {
-  const mode = host.NetworkMode;
-  if (disabled) return 'none';
-  if (mode === 'default' || mode === 'bridge') return 'bridge';
-  if (mode.startsWith('container:')) {
-    const ref = mode.slice('container:'.length);
-    if (ref === '') throw invalid('invalid container format container:<name|id>');
-    return `container:${set.index.resolve(ref).id}`;
-  }
-  return networkOf(set, mode).name;
-}
-
-/** Options that contradict a shared network namespace, with dockerd's words. */
-function checkNetworkMode(mode: string, hostname: string, hasPorts: boolean): void {
-  if (!mode.startsWith('container:')) return;
-  if (hostname !== '') throw invalid('conflicting options: hostname and the network mode');
-  if (hasPorts) throw invalid('conflicting options: port publishing and the container type network mode');
 }

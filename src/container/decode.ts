@@ -250,9 +250,6 @@ export function checkHostConfig(host: HostConfig, defaults: HostDefaults): void 
   ) {
     throw invalid(`Invalid IPC mode: ${host.IpcMode}`);
   }
-  for (const host_ of host.ExtraHosts ?? []) {
-    if (!/^[^:]+:.+$/.test(host_)) throw invalid(`bad format for add-host: "${host_}"`);
-  }
   if (!defaults.runtimes.includes(host.Runtime)) throw invalid(`Unknown runtime specified ${host.Runtime}`);
   checkLogConfig(host.LogConfig);
 }

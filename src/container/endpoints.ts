@@ -1,6 +1,7 @@
 /** Which networks a container is joined to: from a request to endpoints, and changes of them. */
 import type { NewEvent } from '../event/types.ts';
 import { forbidden, invalid, notFound } from '../lib/errors.ts';
+import { parseMac } from '../network/mac.ts';
 import { portsToPublish } from '../network/ports.ts';
 import type { Endpoint, Endpoints, LiveSandbox, NetworkRecord, Place } from '../network/types.ts';
 import type { EndpointSettings } from './api.ts';
@@ -42,7 +43,8 @@ function endpointOf(network: NetworkRecord, settings: EndpointSettings | null): 
       ...(ipam?.IPv4Address ? { ipv4: ipam.IPv4Address } : {}),
       ...(ipam?.IPv6Address ? { ipv6: ipam.IPv6Address } : {}),
       ...(ipam?.LinkLocalIPs?.length ? { linkLocal: ipam.LinkLocalIPs } : {}),
-      ...(settings?.MacAddress ? { mac: settings.MacAddress } : {}),
+      // Settings with an EndpointID copy what inspect showed of another container, whose address this one must not have.
+      ...(settings?.MacAddress && !settings.EndpointID ? { mac: parseMac(settings.MacAddress) } : {}),
     },
     joined: null,
   };

@@ -1,8 +1,8 @@
-/** Finding a container by what a client calls it: id, name, or unambiguous beginning of an id. */
+/** Finding a container by what a client calls it: id, name, another's link to it (`web/db`), or unambiguous beginning of an id. */
 import { invalid, notFound } from '../lib/errors.ts';
 import type { ContainerId } from '../lib/ids.ts';
 import type { Collection } from '../store/types.ts';
-import type { ContainerRecord } from './types.ts';
+import type { ContainerLink, ContainerRecord } from './types.ts';
 
 export class ContainerIndex {
   readonly #records: Collection<ContainerRecord>;
@@ -24,9 +24,14 @@ export class ContainerIndex {
   find(ref: string): ContainerRecord | undefined {
     const exact = this.#records.get(ref);
     if (exact) return exact;
-    const byName = this.#names.get(ref.replace(/^\//, ''));
-    const named = byName && this.#records.get(byName);
+    const name = ref.replace(/^\//, '');
+    const named = this.#named(name);
     if (named) return named;
+    const slash = name.lastIndexOf('/');
+    if (slash > 0) {
+      const link = this.#named(name.slice(0, slash))?.links?.find(({ alias }) => alias === name.slice(slash + 1));
+      return link && this.targetOf(link);
+    }
     if (!/^[0-9a-f]{1,63}$/.test(ref)) return undefined;
     let match: ContainerRecord | undefined;
     for (const record of this.#records.values()) {
@@ -35,6 +40,16 @@ export class ContainerIndex {
       match = record;
     }
     return match;
+  }
+
+  /** The container a link leads to: after its removal, the one that has its name by then. */
+  targetOf(link: ContainerLink): ContainerRecord | undefined {
+    return this.#records.get(link.target) ?? this.#named(link.name);
+  }
+
+  #named(name: string): ContainerRecord | undefined {
+    const id = this.#names.get(name);
+    return id && this.#records.get(id);
   }
 
   /** Takes a name for a container; the loser of a race learns who holds it. */

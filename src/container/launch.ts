@@ -7,6 +7,7 @@ import type { Place } from '../network/types.ts';
 import { endpointsOf, networkEvents } from './endpoints.ts';
 import { healthAtStart, probePlan } from './health.ts';
 import { sharedNamespaces } from './isolation.ts';
+import { checkLinks, linkEnvironment, refreshHosts } from './links.ts';
 import type { LiveContainer } from './live.ts';
 import { mountEvents, takeMounts } from './mount-start.ts';
 import { portOptions, writeNetworkFiles } from './networking.ts';
@@ -31,6 +32,7 @@ export async function launch(set: ContainerSet, record: ContainerRecord): Promis
     const rootfs = await parts.layers.mountWritable(id);
     undo.defer(() => parts.layers.unmountWritable(id));
     const shared = sharedNamespaces(set, record);
+    checkLinks(set, record);
     const mounts = await takeMounts(set, record, rootfs, undo);
     const network = await joinNetwork(set, record, undo);
     const placed = { ...record, ...network.place };
@@ -50,7 +52,7 @@ export async function launch(set: ContainerSet, record: ContainerRecord): Promis
         hostnameFile: files.hostnameFile,
         cgroupPath: record.cgroupPath,
         logPath: set.logPath(id),
-        env: record.config.Env ?? [],
+        env: [...linkEnvironment(set, record), ...(record.config.Env ?? [])],
       })
       .catch((error: unknown) => {
         const owner = network.sharedWith;
@@ -78,6 +80,7 @@ export async function launch(set: ContainerSet, record: ContainerRecord): Promis
     throw error;
   }
   undo.move();
+  refreshHosts(set, running);
   watchLog(set, running, live);
   live.health = running.health ?? null;
   await release(set, running, live);

@@ -4,6 +4,7 @@ import { type Filters, matchesLabels } from '../lib/filters.ts';
 import type { ImageId } from '../lib/ids.ts';
 import { parseTime } from '../lib/time.ts';
 import type { Json, ListQuery } from './api.ts';
+import { linkNames } from './links.ts';
 import type { ContainerSet } from './set.ts';
 import type { ContainerRecord } from './types.ts';
 import { type Sizes, statusWord, summary } from './view.ts';
@@ -25,8 +26,16 @@ export async function listContainers(set: ContainerSet, query: ListQuery): Promi
   if (query.limit > 0) chosen = chosen.slice(0, query.limit);
   const now = Date.now();
   const names = imageNames(set, chosen);
+  const links = linkNames(set);
   return Promise.all(
-    chosen.map(async (record) => summary(record, names(record), now, query.size ? await sizesOf(set, record) : null)),
+    chosen.map(async (record) =>
+      summary(
+        record,
+        { image: names(record), links: links.get(record.id) ?? [] },
+        now,
+        query.size ? await sizesOf(set, record) : null,
+      ),
+    ),
   );
 }
 

@@ -6,6 +6,7 @@ import type { RunConfig } from '../image/types.ts';
 import { hostnameFile, hostsFile, readHostResolvConf, resolvConf, resolvConfOfHostNetwork } from '../network/files.ts';
 import type { PortOptions } from '../network/ports.ts';
 import { type Endpoints, isJoined, type Joined } from '../network/types.ts';
+import { linkHosts } from './links.ts';
 import type { ContainerSet } from './set.ts';
 import type { ContainerRecord, HostConfig } from './types.ts';
 
@@ -77,6 +78,7 @@ export async function writeHosts(set: ContainerSet, record: ContainerRecord): Pr
       hostname: hostnameOf(record),
       domainname: record.config.Domainname,
       extraHosts: record.hostConfig.ExtraHosts ?? [],
+      linked: linkHosts(set, record),
       gateway: joined.find(({ gateway }) => gateway !== '')?.gateway ?? '',
       ...(base === undefined ? {} : { base }),
     }),

@@ -15,7 +15,6 @@ interface Unsupported {
   readonly why: string;
 }
 
-const filled = (list: readonly unknown[] | null | undefined) => (list?.length ?? 0) > 0;
 const refused = (property: string, isUsed: Unsupported['isUsed'], why: string): Unsupported => ({
   property,
   isUsed,
@@ -23,8 +22,6 @@ const refused = (property: string, isUsed: Unsupported['isUsed'], why: string): 
   why,
 });
 export const unsupportedOptions: readonly Unsupported[] = [
-  refused('MacAddress', (c) => (c.MacAddress ?? '') !== '', 'fixed MAC addresses are not supported yet'),
-  refused('HostConfig.Links', (_, h) => filled(h.Links), 'links are not supported yet'),
   refused('HostConfig.Cgroup', (_, h) => h.Cgroup !== '', 'cgroups of other containers cannot be joined'),
 ];
 

@@ -8,6 +8,7 @@ import type { ContainerId } from '../lib/ids.ts';
 import type { Endings } from './endings.ts';
 import { liveSandboxOf } from './endpoints.ts';
 import type { Life } from './life.ts';
+import { refreshHosts } from './links.ts';
 import { volumesHeld } from './mount-start.ts';
 import { watchMemory } from './oom.ts';
 import { removeEnded } from './removal.ts';
@@ -63,6 +64,8 @@ export async function reconcile(set: ContainerSet, { life, restarts, endings }: 
       });
     }),
   );
+  // A crash may have come between the start of one and the others' hosts files.
+  for (const record of alive) if (record.links?.length) refreshHosts(set, record);
   await sweep(set, new Set(alive.map((r) => r.id)));
   await Promise.all(resting.filter(shouldHaveGone).map((record) => removeEnded(set, record.id)));
   runtime.onExit((notice) => void endings.exited(notice));

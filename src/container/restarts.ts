@@ -3,12 +3,13 @@ import type { NewEvent } from '../event/types.ts';
 import type { ContainerId } from '../lib/ids.ts';
 import { dependencyComes } from './isolation.ts';
 import { launch } from './launch.ts';
+import { linksAreComing } from './links.ts';
 import { nextDelayMs, restartDelayMsMax, restartsAfterExit } from './restart.ts';
 import { endingOf, isRunning } from './running.ts';
 import type { ContainerSet } from './set.ts';
 import type { ContainerRecord, Ending } from './types.ts';
 
-/** How often, and how many times, a container looks whether those whose namespaces it shares have been restarted. */
+/** How often, and how many times, a container looks whether those it needs have been restarted: whose namespaces it shares, and whom it links to. */
 const dependencyPollMs = 250;
 const dependencyAttempts = 40;
 
@@ -32,7 +33,7 @@ export class Restarts {
           return;
         }
       }
-      if (attempt < dependencyAttempts && dependencyComes(this.#set, record)) {
+      if (attempt < dependencyAttempts && (dependencyComes(this.#set, record) || linksAreComing(this.#set, record))) {
         this.schedule(id, dependencyPollMs, cause, attempt + 1);
         return;
       }

@@ -181,6 +181,14 @@ export interface Ending {
   readonly error: string;
 }
 
+/** A link to another container on the default bridge. */
+export interface ContainerLink {
+  readonly alias: string;
+  readonly target: ContainerId;
+  /** The target's name when the link was made. */
+  readonly name: string;
+}
+
 export interface ContainerRecord {
   readonly id: ContainerId;
   /** Without the leading slash. */
@@ -192,6 +200,8 @@ export interface ContainerRecord {
   readonly hostConfig: HostConfig;
   /** Networks the container is or will be joined to, by network name. */
   readonly endpoints: Readonly<Record<string, Endpoint>>;
+  /** `HostConfig.Links`, resolved. */
+  readonly links?: readonly ContainerLink[] | undefined;
   /** What the network gave this run; null while the container does not run (or shares another's namespace). */
   readonly sandbox: Sandbox | null;
   readonly mounts: readonly MountPoint[];

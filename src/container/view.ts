@@ -98,6 +98,7 @@ function mountJson(mount: MountPoint): Json {
 const mountsJson = (record: ContainerRecord) => record.mounts.map(mountJson);
 
 function networksJson(record: ContainerRecord): Json {
+  if (record.config.NetworkDisabled) return {};
   return Object.fromEntries(
     Object.values(record.endpoints).map((endpoint) => [endpoint.networkName, endpointJson(record, endpoint)]),
   );
@@ -128,13 +129,18 @@ function endpointJson(record: ContainerRecord, { networkName, aliases, links, re
   };
 }
 
-/** A row of `GET /containers/json`. `imageName` is the name the image has now. */
-export function summary(record: ContainerRecord, imageName: string, now: number, sizes: Sizes | null): Json {
+/** A row of `GET /containers/json`. `names`: the name the image has now, and others' links to it. */
+export function summary(
+  record: ContainerRecord,
+  names: { readonly image: string; readonly links: readonly string[] },
+  now: number,
+  sizes: Sizes | null,
+): Json {
   const { path, args } = commandOf(record);
   return {
     Id: record.id,
-    Names: [`/${record.name}`],
-    Image: imageName,
+    Names: [`/${record.name}`, ...names.links],
+    Image: names.image,
     ImageID: record.imageId,
     Command: [path, ...args].join(' '),
     Created: Math.trunc(Date.parse(record.created) / 1000),
@@ -177,6 +183,7 @@ function stateJson(state: State, health: Health | undefined): Json {
 
 /** What inspect tells beyond the record. */
 export interface InspectExtras {
+  readonly links: readonly string[] | null;
   readonly resolvConfPath: string;
   readonly hostnamePath: string;
   readonly hostsPath: string;
@@ -212,7 +219,7 @@ export function inspection(record: ContainerRecord, extras: InspectExtras): Json
     ProcessLabel: '',
     AppArmorProfile: apparmorProfileOf(record.hostConfig.SecurityOpt),
     ExecIDs: extras.execIds.length > 0 ? extras.execIds : null,
-    HostConfig: record.hostConfig,
+    HostConfig: { ...record.hostConfig, Links: extras.links },
     GraphDriver: { Data: extras.graphDriverData, Name: 'overlay2' },
     ...(extras.sizes === null ? {} : { SizeRw: extras.sizes.rw, SizeRootFs: extras.sizes.root }),
     Mounts: mountsJson(record),

@@ -97,13 +97,15 @@ export interface HostsOptions {
   readonly domainname: string;
   /** `name:address`; the address `host-gateway` stands for `gateway`. */
   readonly extraHosts: readonly string[];
+  /** Other containers by what this one calls them. */
+  readonly linked?: readonly { readonly address: string; readonly names: string }[] | undefined;
   /** The host as the container sees it; empty leaves entries that need it out. */
   readonly gateway: string;
   /** Content to begin with instead of the usual names: the host's /etc/hosts, for a container in its network. */
   readonly base?: string | undefined;
 }
 
-/** /etc/hosts in dockerd's order: local names, extra hosts, the container itself. */
+/** /etc/hosts in dockerd's order: local names, extra hosts, linked containers, the container itself. */
 export function hostsFile(options: HostsOptions): string {
   let text = options.base ?? localNames;
   if (text !== '' && !text.endsWith('\n')) text += '\n';
@@ -112,9 +114,16 @@ export function hostsFile(options: HostsOptions): string {
     const resolved = address === 'host-gateway' ? options.gateway : address.replace(/^\[(.*)\]$/, '$1');
     if (resolved !== '') text += `${resolved}\t${name}\n`;
   }
+  for (const { address, names } of options.linked ?? []) text += `${address}\t${names}\n`;
   const full = options.domainname === '' ? '' : `${options.hostname}.${options.domainname} `;
   for (const address of options.addresses) text += `${address}\t${full}${options.hostname}\n`;
   return text;
+}
+
+/** A hosts file with another address for a link; lines that somebody wrote otherwise stay. */
+export function withLinkAddress(text: string, alias: string, address: string): string {
+  const line = new RegExp(`^\\S+(?=\\t${alias.replaceAll('.', '\\.')}(\\s|$))`, 'gm');
+  return text.replace(line, address);
 }
 
 export const hostnameFile = (hostname: string): string => `${hostname}\n`;

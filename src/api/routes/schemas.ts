@@ -128,6 +128,7 @@ const endpointSettings = object({
   Links: texts,
   Aliases: texts,
   MacAddress: text,
+  EndpointID: text,
 });
 
 const create = object({
