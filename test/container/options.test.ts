@@ -364,7 +364,7 @@ async function refusedAtCreateOrStart(body: object, text: RegExp): Promise<void>
 
 describe('what is not honoured', () => {
   for (const [property, host] of Object.entries({
-    'HostConfig.DiskQuota': { DiskQuota: 1 },
+    'HostConfig.Cgroup': { Cgroup: 'x' },
   })) {
     test(`${property} is refused by name`, () =>
       refused({ HostConfig: host }, 501, new RegExp(`^${property.replace('.', '\\.')} is not supported`)));

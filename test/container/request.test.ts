@@ -109,8 +109,8 @@ describe('HostConfig', () => {
   });
   it('refuses by name what it cannot do', () => {
     refuses(
-      () => checkOptions(decodeConfig({}), host({ DiskQuota: 1 })),
-      /^HostConfig\.DiskQuota is not supported/,
+      () => checkOptions(decodeConfig({}), host({ Cgroup: 'x' })),
+      /^HostConfig\.Cgroup is not supported/,
       'not-implemented',
     );
     assert.deepEqual(checkOptions(decodeConfig({}), host({ SecurityOpt: ['no-new-privileges'] })), []);
