@@ -10,6 +10,7 @@ import type { Engine } from './engines.ts';
 import { memoryOf, sum } from './memory.ts';
 import { commitRows } from './rows-commit.ts';
 import { fileRows } from './rows-files.ts';
+import { healthRows } from './rows-health.ts';
 
 export interface Row {
   readonly id: string;
@@ -274,6 +275,7 @@ export const rows: readonly Row[] = [
   },
   ...commitRows,
   ...fileRows,
+  ...healthRows,
   {
     id: 'memory-container',
     title: 'helper processes of one running container, private',
