@@ -5,7 +5,7 @@ import { parseMac } from '../network/mac.ts';
 import { portsToPublish } from '../network/ports.ts';
 import type { Endpoint, Endpoints, LiveSandbox, NetworkRecord, Place } from '../network/types.ts';
 import type { EndpointSettings } from './api.ts';
-import { portOptions, writeHosts } from './networking.ts';
+import { dnsOf, portOptions, writeHosts, writeResolvConf } from './networking.ts';
 import { isRunning, type RunningRecord } from './running.ts';
 import type { ContainerSet } from './set.ts';
 import type { ContainerRecord } from './types.ts';
@@ -60,9 +60,9 @@ export function withoutPlace(record: ContainerRecord): Pick<ContainerRecord, 'en
 export const placeOf = ({ sandbox, endpoints }: ContainerRecord): Place | null => sandbox && { sandbox, endpoints };
 
 /** What the network part knows a running container by. */
-export function liveSandboxOf(record: ContainerRecord): LiveSandbox | null {
+export function liveSandboxOf(set: ContainerSet, record: ContainerRecord): LiveSandbox | null {
   const place = placeOf(record);
-  return place && { ...place, containerId: record.id, containerName: record.name };
+  return place && { ...place, containerId: record.id, containerName: record.name, dns: dnsOf(set, record).dns };
 }
 
 /** Joins one more network, at once when the container runs. */
@@ -84,7 +84,7 @@ export async function connect(
       );
     const endpoint = endpointOf(network, settings);
     set.parts.networks.check(endpoint);
-    const live = isRunning(record) ? liveSandboxOf(record) : null;
+    const live = isRunning(record) ? liveSandboxOf(set, record) : null;
     if (live === null) {
       await set.commit({ ...record, endpoints: { ...record.endpoints, [network.name]: endpoint } });
       return;
@@ -110,7 +110,7 @@ export async function disconnect(set: ContainerSet, ref: string, networkRef: str
     if (network.driver === 'host') throw invalid(hostNetwork);
     if (!(network.name in record.endpoints))
       throw forbidden(`container ${record.id} is not connected to network ${network.name}`);
-    const live = isRunning(record) ? liveSandboxOf(record) : null;
+    const live = isRunning(record) ? liveSandboxOf(set, record) : null;
     if (live === null) {
       const { [network.name]: _, ...endpoints } = record.endpoints;
       await set.commit({ ...record, endpoints });
@@ -141,7 +141,7 @@ async function settle(
 ): Promise<void> {
   const after = { ...record, ...place };
   await set.commit(after, [networkEvent(record, network.id, network, action)]);
-  await writeHosts(set, after);
+  await Promise.all([writeHosts(set, after), writeResolvConf(set, after)]);
 }
 
 function networkEvent(

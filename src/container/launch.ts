@@ -10,7 +10,7 @@ import { sharedNamespaces } from './isolation.ts';
 import { checkLinks, linkEnvironment, refreshHosts } from './links.ts';
 import type { LiveContainer } from './live.ts';
 import { mountEvents, takeMounts } from './mount-start.ts';
-import { portOptions, writeNetworkFiles } from './networking.ts';
+import { dnsOf, portOptions, writeNetworkFiles } from './networking.ts';
 import { startProbing } from './prober.ts';
 import { destroy } from './removal.ts';
 import { endingOf, isRunning, launchedOf, type RunningRecord } from './running.ts';
@@ -152,6 +152,7 @@ async function joinNetwork(
     containerId: record.id,
     containerName: record.name,
     endpoints: wanted,
+    dns: dnsOf(set, record).dns,
     ports: portsToPublish(portOptions(record.config, record.hostConfig)),
   });
   undo.defer(() => networks.leave(record.id, place));

@@ -152,6 +152,7 @@ export class Life {
         throw error;
       }
       this.#set.index.release(record.name, id);
+      this.#set.parts.networks.rename(id, to);
     });
   }
 

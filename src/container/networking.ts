@@ -3,8 +3,18 @@ import fs from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
 import type { RunConfig } from '../image/types.ts';
-import { hostnameFile, hostsFile, readHostResolvConf, resolvConf, resolvConfOfHostNetwork } from '../network/files.ts';
+import {
+  type DnsOptions,
+  hostnameFile,
+  hostsFile,
+  readHostResolvConf,
+  resolvConf,
+  resolvConfOfHostNetwork,
+  resolvConfOfNames,
+} from '../network/files.ts';
+import { hasNames } from '../network/names.ts';
 import type { PortOptions } from '../network/ports.ts';
+import { resolverAddress } from '../network/resolver.ts';
 import { type Endpoints, isJoined, type Joined } from '../network/types.ts';
 import { linkHosts } from './links.ts';
 import type { ContainerSet } from './set.ts';
@@ -42,26 +52,35 @@ export async function writeNetworkFiles(
   };
   if (sharedWith) return { ...paths, hostname: sharedWith.config.Hostname || os.hostname() };
 
-  const inHostNetwork = 'host' in record.endpoints;
-  const { config, hostConfig } = record;
+  const { config } = record;
   const hostname = hostnameOf(record);
-  const defaults = set.parts.defaults();
-  const orDefault = (own: readonly string[] | null, fallback: readonly string[]) => (own?.length ? own : fallback);
-  const dns = {
-    dns: orDefault(hostConfig.Dns, defaults.dns),
-    dnsSearch: orDefault(hostConfig.DnsSearch, defaults.dnsSearch),
-    dnsOptions: orDefault(hostConfig.DnsOptions, defaults.dnsOptions),
-  };
-  const hostResolvConf = await readHostResolvConf();
   await Promise.all([
-    fs.writeFile(
-      paths.resolvConf,
-      inHostNetwork ? resolvConfOfHostNetwork(hostResolvConf, dns) : resolvConf(hostResolvConf, dns),
-    ),
+    writeResolvConf(set, record),
     writeHosts(set, record),
     fs.writeFile(paths.hostnameFile, hostnameFile(config.Domainname ? `${hostname}.${config.Domainname}` : hostname)),
   ]);
   return { ...paths, hostname };
+}
+
+/** The container's wishes, the daemon's where it has none. */
+export function dnsOf(set: ContainerSet, { hostConfig }: ContainerRecord): DnsOptions {
+  const defaults = set.parts.defaults();
+  const orDefault = (own: readonly string[] | null, fallback: readonly string[]) => (own?.length ? own : fallback);
+  return {
+    dns: orDefault(hostConfig.Dns, defaults.dns),
+    dnsSearch: orDefault(hostConfig.DnsSearch, defaults.dnsSearch),
+    dnsOptions: orDefault(hostConfig.DnsOptions, defaults.dnsOptions),
+  };
+}
+
+/** Writes /etc/resolv.conf as the container's networks are now: in place, since a running container has the file bound. */
+export async function writeResolvConf(set: ContainerSet, record: ContainerRecord): Promise<void> {
+  const host = await readHostResolvConf();
+  const dns = dnsOf(set, record);
+  const write = (text: string) => fs.writeFile(path.join(set.dirOf(record.id), 'resolv.conf'), text);
+  if ('host' in record.endpoints) await write(resolvConfOfHostNetwork(host, dns));
+  else if (Object.keys(record.endpoints).some(hasNames)) await write(resolvConfOfNames(host, dns, resolverAddress));
+  else await write(resolvConf(host, dns));
 }
 
 const hostnameOf = ({ id, config, hostConfig, endpoints }: ContainerRecord): string =>

@@ -45,7 +45,7 @@ export async function reconcile(set: ContainerSet, { life, restarts, endings }: 
     else lost.push(record);
   }
   await layers.reconcile(new Set([...set.records.values()].map((r) => r.id)), new Set(alive.map((r) => r.id)));
-  await networks.reconcile(alive.map(liveSandboxOf).filter((live) => live !== null));
+  await networks.reconcile(alive.map((record) => liveSandboxOf(set, record)).filter((live) => live !== null));
   await set.parts.volumes.reconcile(volumesHeld(alive));
   await Promise.all(
     alive.map((record) =>

@@ -1,4 +1,5 @@
 /** The three files of a container that its network determines: /etc/resolv.conf, /etc/hosts and /etc/hostname. */
+import fsSync from 'node:fs';
 import fs from 'node:fs/promises';
 import { isErrno } from '../platform/libc.ts';
 
@@ -23,6 +24,29 @@ export async function readHostResolvConf(): Promise<string> {
   }
   return main;
 }
+
+/** The host's name servers, its loopback ones included: they are asked from the host. Read anew when the file has changed. */
+export class HostServers {
+  #servers: readonly string[] = [];
+  #seen = '';
+  #checkedAt = 0;
+
+  read(): readonly string[] {
+    if (Date.now() - this.#checkedAt < hostServersMs) return this.#servers;
+    this.#checkedAt = Date.now();
+    try {
+      const text = fsSync.readFileSync('/etc/resolv.conf', 'utf8');
+      if (text !== this.#seen) this.#servers = parseResolvConf(text).nameservers;
+      this.#seen = text;
+    } catch (error) {
+      if (!isErrno(error, 'ENOENT')) throw error;
+      this.#servers = [];
+    }
+    return this.#servers;
+  }
+}
+
+const hostServersMs = 1000;
 
 async function readIfThere(path: string): Promise<string> {
   try {
@@ -69,6 +93,16 @@ export function resolvConf(host: string, options: DnsOptions): string {
   if (search.length > 0 && search.join(' ') !== '.') lines.unshift(`search ${search.join(' ')}`);
   if (resolverOptions.length > 0) lines.push(`options ${resolverOptions.join(' ')}`);
   return `${lines.join('\n')}\n`;
+}
+
+/**
+ * resolv.conf of a container in a network of the user's: our own name server answers, and asks the others itself. Search list and
+ * options stay; without an `ndots` of its own a name with a dot is asked as it is, as dockerd has it.
+ */
+export function resolvConfOfNames(host: string, options: DnsOptions, server: string): string {
+  const text = resolvConf(host, { ...options, dns: [server] });
+  if (/^options .*\bndots:/m.test(text)) return text;
+  return /^options /m.test(text) ? text.replace(/^options .*$/m, '$& ndots:0') : `${text}options ndots:0\n`;
 }
 
 /** resolv.conf of a container in the host's network: the host's file as it is, unless options were given. */

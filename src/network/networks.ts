@@ -179,6 +179,10 @@ class LocalNetworks implements Networks {
     return this.#sandboxes.disconnect(live, networkName, ports);
   }
 
+  rename(containerId: ContainerId, name: string): void {
+    this.#sandboxes.rename(containerId, name);
+  }
+
   leave(containerId: ContainerId, place: Place | null): Promise<void> {
     return this.#sandboxes.leave(containerId, place);
   }

@@ -7,16 +7,20 @@
 import fs from 'node:fs';
 import { EngineError, forbidden, messageOf, notFound } from '../lib/errors.ts';
 import { type ContainerId, newId } from '../lib/ids.ts';
-import { type Address, formatAddress, macOf, parseAddress } from '../lib/ip.ts';
+import { type Address, contains, formatAddress, macOf, parseAddress } from '../lib/ip.ts';
 import type { Log } from '../lib/log.ts';
 import { forgetUdpFlowsTo } from '../platform/conntrack.ts';
 import { Netlink } from '../platform/netlink.ts';
 import { allowHairpin, attachVeth, routeThrough, settlePort } from './bridge.ts';
+import { HostServers } from './files.ts';
 import type { Firewall, Publication } from './firewall.ts';
+import { hasNames, Names } from './names.ts';
 import type { Namespaces } from './namespaces.ts';
+import { parsePool } from './pools.ts';
 import { parseContainerPorts } from './ports.ts';
 import { checkEndpoint } from './requests.ts';
 import { Reservations } from './reservations.ts';
+import { Resolver } from './resolver.ts';
 import {
   type Endpoint,
   type Endpoints,
@@ -44,12 +48,37 @@ type Ports = ReadonlyMap<string, readonly PortBinding[]>;
 export class Sandboxes {
   readonly #parts: SandboxParts;
   readonly #reservations: Reservations;
-  /** What is joined or being joined. */
+  /** What is joined or being joined. Changed by `#hold` and `#drop` alone. */
   readonly #held = new Map<ContainerId, LiveSandbox>();
+  readonly #names = new Names(this.#held);
+  readonly #resolver: Resolver;
+  readonly #hostServers = new HostServers();
 
   constructor(parts: SandboxParts) {
     this.#parts = parts;
     this.#reservations = new Reservations(parts.log);
+    this.#resolver = new Resolver({
+      names: this.#names,
+      sandboxOf: (id) => this.#held.get(id as ContainerId),
+      serversOf: (sandbox) => this.#serversOf(sandbox),
+      log: parts.log,
+    });
+  }
+
+  rename(containerId: ContainerId, name: string): void {
+    const live = this.#held.get(containerId);
+    if (live) this.#hold({ ...live, containerName: name });
+  }
+
+  #hold(live: LiveSandbox): void {
+    this.#names.changed(Object.keys(this.#held.get(live.containerId)?.endpoints ?? {}));
+    this.#held.set(live.containerId, live);
+    this.#names.changed(Object.keys(live.endpoints));
+  }
+
+  #drop(containerId: ContainerId): void {
+    this.#names.changed(Object.keys(this.#held.get(containerId)?.endpoints ?? {}));
+    this.#held.delete(containerId);
   }
 
   /** True while anything is joined, or being joined, to the network. */
@@ -62,6 +91,7 @@ export class Sandboxes {
   }
 
   close(): void {
+    this.#resolver.close();
     this.#reservations.close();
   }
 
@@ -71,12 +101,13 @@ export class Sandboxes {
   adopt(live: readonly LiveSandbox[]): void {
     const { namespaces, wires, log } = this.#parts;
     // A join that is under way, or younger than the caller's list, counts like those in the list.
-    for (const sandbox of live) this.#held.set(sandbox.containerId, sandbox);
+    for (const sandbox of live) this.#hold(sandbox);
     namespaces.prepare();
     for (const name of namespaces.list()) if (!this.#held.has(name as ContainerId)) namespaces.remove(name);
     const all = [...this.#held.values()];
     wires.sweep(new Set(all.flatMap((each) => joinedOf(each).map(({ joined }) => joined.hostInterface))));
     for (const each of all) {
+      if (fs.existsSync(each.sandbox.namespacePath)) this.#resolve(each);
       for (const endpoint of joinedOf(each)) {
         try {
           this.#readopt(each, endpoint);
@@ -130,14 +161,16 @@ export class Sandboxes {
       sandbox: { namespacePath: isHost ? '' : namespaces.pathOf(request.containerId), published: [] },
       // Counts as joined from here, so that no network is removed under it.
       endpoints: request.endpoints,
+      dns: request.dns,
     };
-    this.#held.set(live.containerId, live);
+    this.#hold(live);
     try {
       for (const [index, network] of networks.entries()) {
         const endpoint = wanted[index] as Endpoint;
         const joined = this.#identity(live, endpoint, network, network.addresses.length > 0 ? `eth${index}` : '');
         live.endpoints = { ...live.endpoints, [endpoint.networkName]: { ...endpoint, joined } };
       }
+      this.#hold(live);
       if (isHost) return placeOf(live);
       const gateway = this.#gatewayOf(live.endpoints);
       if (request.ports.size > 0 && gateway)
@@ -147,6 +180,7 @@ export class Sandboxes {
       published.catch(() => undefined);
       const { namespacePath } = live.sandbox;
       namespaces.create(live.containerId);
+      this.#resolve(live);
       for (const { joined } of joinedOf(live)) this.#wire(namespacePath, wires.find(joined.networkId), joined);
       if (gateway) routeThrough(namespacePath, gateway.joined);
       if (gateway && live.sandbox.published.length > 0) allowHairpin(wires.host, gateway.joined);
@@ -176,12 +210,13 @@ export class Sandboxes {
     this.#reservations.release(containerId);
     if (held?.sandbox.published.some(({ protocol }) => protocol === 'udp'))
       this.#forgetFlows(this.#gatewayOf(held.endpoints));
+    this.#resolver.end(containerId);
     await attempt(() => namespaces.remove(containerId));
     for (const { joined } of held ? joinedOf(held) : []) {
       this.#release(containerId, joined);
       this.#parts.wires.expectGone(joined.hostInterface);
     }
-    this.#held.delete(containerId);
+    this.#drop(containerId);
     if (failures.length > 0)
       throw new AggregateError(failures, `leaving the network: ${failures.map(messageOf).join('; ')}`);
   }
@@ -196,7 +231,7 @@ export class Sandboxes {
     while (used.has(`eth${number}`)) number++;
     const joined = this.#identity(live, endpoint, network, `eth${number}`);
     const after = { ...live, endpoints: { ...live.endpoints, [endpoint.networkName]: { ...endpoint, joined } } };
-    this.#held.set(live.containerId, after);
+    this.#hold(after);
     try {
       this.#wire(live.sandbox.namespacePath, network, joined);
       return await this.#moveGateway(live, after, ports);
@@ -237,7 +272,8 @@ export class Sandboxes {
       routeThrough(after.sandbox.namespacePath, to?.joined ?? null);
     }
     const settled: LiveSandbox = { ...after, sandbox: { ...after.sandbox, published } };
-    this.#held.set(settled.containerId, settled);
+    this.#hold(settled);
+    this.#resolve(settled);
     if (from?.joined !== to?.joined && to) {
       await firewall.publish(this.#publicationsOf(settled));
       if (published.length > 0) allowHairpin(wires.host, to.joined);
@@ -246,6 +282,24 @@ export class Sandboxes {
   }
 
   // ---- pieces
+
+  /** A name server where there are names to be answered, and none elsewhere. */
+  #resolve(live: LiveSandbox): void {
+    if (Object.keys(live.endpoints).some(hasNames)) this.#resolver.listen(live.containerId, live.sandbox.namespacePath);
+    else this.#resolver.end(live.containerId);
+  }
+
+  /** Without a way out there are no servers outside, or names would be one. */
+  #serversOf(live: LiveSandbox): readonly string[] {
+    const servers = live.dns.length > 0 ? live.dns.filter((server) => !isLoopback(server)) : this.#hostServers.read();
+    if (this.#gatewayOf(live.endpoints) !== undefined) return servers;
+    const pools = joinedOf(live).flatMap(({ joined }) => this.#parts.wires.find(joined.networkId)?.record.pools ?? []);
+    const subnets = pools.map(({ subnet }) => parsePool(subnet));
+    return servers.filter((server) => {
+      const address = parseAddress(server);
+      return address !== undefined && subnets.some((subnet) => contains(subnet, address));
+    });
+  }
 
   #networkOf(endpoint: Endpoint): UpNetwork {
     const network = this.#parts.wires.findByName(endpoint.networkName);
@@ -360,6 +414,9 @@ export class Sandboxes {
     }
   }
 }
+
+/** Inside, the container's own; the daemon cannot ask there. */
+const isLoopback = (server: string): boolean => server.startsWith('127.') || server === '::1';
 
 const ownerOf = ({ containerId, containerName }: LiveSandbox) => ({ id: containerId, name: containerName });
 const joinedOf = ({ endpoints }: Place): JoinedEndpoint[] => Object.values(endpoints).filter(isJoined);

@@ -64,6 +64,8 @@ export interface JoinRequest {
   readonly containerName: string;
   /** The networks to join, by name. `host` alone, or any others. */
   readonly endpoints: Endpoints;
+  /** Name servers it asked for; none: the host's. */
+  readonly dns: readonly string[];
   /** `80/tcp` → requested bindings, from PortBindings and PublishAllPorts. */
   readonly ports: ReadonlyMap<string, readonly PortBinding[]>;
 }
@@ -86,6 +88,8 @@ export interface Place {
 export interface LiveSandbox extends Place {
   readonly containerId: ContainerId;
   readonly containerName: string;
+  /** Name servers it asked for; none: the host's. */
+  readonly dns: readonly string[];
 }
 
 export interface IpamConfig {
@@ -175,6 +179,8 @@ export interface Networks {
     networkName: string,
     ports: ReadonlyMap<string, readonly PortBinding[]>,
   ): Promise<Place>;
+  /** A container goes by another name: what other containers find it by. */
+  rename(containerId: ContainerId, name: string): void;
   /** Takes all of it down again. Repeating it, also for what never was joined, is not an error. */
   leave(containerId: ContainerId, place: Place | null): Promise<void>;
   /** Interfaces' byte counters of a sandbox, read in its namespace (for stats). Keyed by name in the container (`eth0`). */

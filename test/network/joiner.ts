@@ -13,7 +13,7 @@ const loop = async (): Promise<never> => {
   for (let round = 0; ; round++) {
     const containerId = newId<ContainerId>();
     const endpoint = { networkName: 'bridge', aliases: [], links: [], requested: {}, joined: null };
-    const request = { containerId, containerName: 'c', endpoints: { bridge: endpoint } };
+    const request = { containerId, containerName: 'c', endpoints: { bridge: endpoint }, dns: [] };
     const place = await networks.join({ ...request, ports: round % 2 === 0 ? ports : new Map() });
     if (round % 3 !== 0) await networks.leave(containerId, place);
   }

@@ -75,11 +75,12 @@ export class World {
       containerId,
       containerName: name,
       endpoints: { [network]: endpoint },
+      dns: [],
       ports: new Map(bindings),
     });
     this.#joined.set(containerId, networks);
     const joined = place.endpoints[network]?.joined ?? null;
-    return { ...place, ...place.sandbox, joined, containerId, containerName: name };
+    return { ...place, ...place.sandbox, joined, containerId, containerName: name, dns: [] };
   }
 
   /**
