@@ -7,6 +7,7 @@ import { openInRoot } from '../platform/files.ts';
 import { isBelow, type MountEntry, mountOf, readMounts } from '../platform/mountinfo.ts';
 import { ensureDirectory, withoutLinks } from '../platform/remote.ts';
 import { volumeEvent } from '../volume/volumes.ts';
+import { placeIn } from './mount-place.ts';
 import { cleanPath, tmpfsOptions } from './mount-rules.ts';
 import type { ContainerSet } from './set.ts';
 import type { ContainerRecord, MountPoint } from './types.ts';
@@ -18,7 +19,9 @@ export async function takeMounts(
   rootfs: string,
   undo: AsyncDisposableStack,
 ): Promise<readonly MountPoint[]> {
-  const mounts = mountsToRun(record);
+  const asked = mountsToRun(record);
+  const places = new Set(asked.map(({ destination }) => destination));
+  const mounts = asked.map((mount) => ({ ...mount, destination: placeOf(rootfs, mount, places) }));
   for (const mount of mounts) {
     if (mount.type !== 'tmpfs') checkProc(mount);
     if (mount.type === 'bind') await checkBind(mount, path.dirname(set.parts.dir));
@@ -98,6 +101,14 @@ async function checkBind({ source, propagation, mustExist }: MountPoint, dataRoo
  */
 const flagsOf = (on: MountEntry | undefined): readonly string[] =>
   on?.flags.filter((flag) => ['ro', 'nosuid', 'nodev', 'noexec', 'noatime', 'nodiratime'].includes(flag)) ?? [];
+
+function placeOf(rootfs: string, { destination }: MountPoint, places: ReadonlySet<string>): string {
+  const others = new Set(places);
+  others.delete(destination);
+  const place = placeIn(rootfs, destination, others);
+  if (place === '/') throw invalid(`${destination} leads to the root of the container: destination can't be '/'`);
+  return place;
+}
 
 /** Complete options of a tmpfs. Over a directory of the image it has that one's mode, unless asked for another. */
 function tmpfsFor({ destination, tmpfsOptions: given = '' }: MountPoint, all: readonly MountPoint[], root: string) {
