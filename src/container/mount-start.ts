@@ -3,7 +3,7 @@ import fs from 'node:fs';
 import path from 'node:path';
 import type { NewEvent } from '../event/types.ts';
 import { internal, invalid, messageOf } from '../lib/errors.ts';
-import { openInRoot } from '../platform/files.ts';
+import { existsInRoot, openInRoot } from '../platform/files.ts';
 import { isBelow, type MountEntry, mountOf, readMounts } from '../platform/mountinfo.ts';
 import { ensureDirectory, withoutLinks } from '../platform/remote.ts';
 import { volumeEvent } from '../volume/volumes.ts';
@@ -115,6 +115,11 @@ function tmpfsFor({ destination, tmpfsOptions: given = '' }: MountPoint, all: re
   const options = tmpfsOptions(given);
   const above = ['/dev', '/proc', '/sys', ...all.map((mount) => mount.destination)];
   const hidden = above.some((place) => place !== destination && isBelow(destination, place));
+  if (!hidden && !existsInRoot(root, destination)) {
+    // As open as a new tmpfs: made by the runtime it would be less so at the second start, when it is there to be covered.
+    fs.mkdirSync(path.join(root, destination), { recursive: true, mode: 0o755 });
+    fs.chmodSync(path.join(root, destination), 0o1777);
+  }
   const covered = hidden ? null : openInRoot(root, destination);
   if (covered === null) return options.join(',');
   try {

@@ -494,7 +494,8 @@ describe('Tmpfs', () => {
     });
     const first = await output(id);
     assert.match(first, /\n755\n1777\nhostname\nhosts\nresolv.conf$/);
-    assert.equal(await output(id), first);
+    // dockerd gives the second run a directory of mode 755, which is what the first has left at the place.
+    if (engineKind === 'slipway') assert.equal(await output(id), first);
     await remove(id);
   });
   test('as Mounts', async () => {
@@ -545,15 +546,12 @@ describe('copy-up', () => {
     await remove(id);
   });
   const look =
-    'cd /data; stat -c "%n %a %u:%g %F %Y" . sub sub/file fifo soft empty; stat -c %h hard; cat soft; du -k sparse | cut -f1';
+    'cd /data; stat -c "%n %a %u:%g %F" . sub sub/file fifo soft empty; stat -c %Y sub/file; stat -c %h hard; cat soft; du -k sparse | cut -f1';
 
   test('owners, modes, times, links and holes arrive, whichever way the volume is asked for', async () => {
     const expected = await sees({ image: 'withdata', script: look, host: { Mounts: [volume('/elsewhere')] } });
-    assert.match(
-      expected,
-      /^\. 2750 12:34 directory \d+\nsub 2750 12:34 directory \d+\nsub\/file 4711 0:34 regular file 981173106\n/,
-    );
-    assert.match(expected, /\n2\ncontent\n\d+$/);
+    assert.match(expected, /^\. 2750 12:34 directory\nsub 2750 12:34 directory\nsub\/file 4711 0:34 regular file\n/);
+    assert.match(expected, /\n981173106\n2\ncontent\n\d+$/);
     for (const wish of [
       { Binds: ['up:/data'] },
       { Mounts: [volume('/data', { Source: 'up2' })] },
