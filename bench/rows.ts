@@ -11,6 +11,7 @@ import { memoryOf, sum } from './memory.ts';
 import { commitRows } from './rows-commit.ts';
 import { fileRows } from './rows-files.ts';
 import { healthRows } from './rows-health.ts';
+import { logRows } from './rows-logs.ts';
 
 export interface Row {
   readonly id: string;
@@ -276,6 +277,7 @@ export const rows: readonly Row[] = [
   ...commitRows,
   ...fileRows,
   ...healthRows,
+  ...logRows,
   {
     id: 'memory-container',
     title: 'helper processes of one running container, private',

@@ -16,7 +16,7 @@ import type { LogOptions, LogPosition, LogSubject } from './types.ts';
 
 const pollMs = 5;
 /** How often the position is written down at most: so much is sent twice after a kill. */
-const saveMs = 100;
+const saveMs = 20;
 /** How often a sink is looked at for being too far behind. */
 const behindMs = 100;
 const retryMsMin = 100;

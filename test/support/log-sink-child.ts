@@ -26,6 +26,8 @@ export interface SinkOptions {
   readonly paused?: boolean;
   /** Tells how many bytes came instead of the bytes. */
   readonly counts?: boolean;
+  /** Tells when this has come, if it counts. */
+  readonly awaits?: string;
 }
 
 const options = JSON.parse(process.argv[2] ?? '{}') as SinkOptions;
@@ -41,6 +43,7 @@ function received(data: Buffer, connection: number): void {
   if (!options.counts) say({ data: data.toString('base64'), connection });
   else {
     counted += data.length;
+    if (options.awaits !== undefined && data.includes(options.awaits)) say({ counted, at: 'complete' });
   }
 }
 if (options.counts) {

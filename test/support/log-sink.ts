@@ -11,6 +11,8 @@ export interface Sink {
   readonly messages: Buffer[];
   /** Bytes that came, of a sink that counts. */
   readonly counted: () => number;
+  /** Resolves when a sink that counts has seen what it awaits. */
+  readonly complete: Promise<void>;
   readonly connections: () => number;
   readonly refusals: string[];
   text(): string;
@@ -37,6 +39,7 @@ export async function startSink(
   child.stderr?.on('data', (data: Buffer) => {
     wrong += data.toString();
   });
+  const complete = Promise.withResolvers<void>();
   const listening = Promise.withResolvers<number>();
   if (child.stdout === null || child.stdin === null) throw new Error('the sink has no pipes');
   const { stdin } = child;
@@ -44,8 +47,10 @@ export async function startSink(
   readline.createInterface({ input: child.stdout }).on('line', (line) => {
     const told = JSON.parse(line);
     if (told.data !== undefined) messages.push(Buffer.from(told.data, 'base64'));
-    else if (told.counted !== undefined) counted = told.counted;
-    else if (told.at === 'listening') listening.resolve(told.port ?? 0);
+    else if (told.counted !== undefined) {
+      counted = told.counted;
+      if (told.at === 'complete') complete.resolve();
+    } else if (told.at === 'listening') listening.resolve(told.port ?? 0);
     else if (told.at === 'connected') connections++;
     else if (told.at === 'refused') refusals.push(told.why);
   });
@@ -61,6 +66,7 @@ export async function startSink(
     messages,
     refusals,
     counted: () => counted,
+    complete: complete.promise,
     connections: () => connections,
     text,
     bytes: () => Buffer.concat(messages),

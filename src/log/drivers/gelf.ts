@@ -57,13 +57,17 @@ export const gelf: Driver = {
   },
 };
 
+/** GELF has no empty messages. */
+const isFilled = ({ text }: LogLine): boolean => text.length > 0;
+
 async function connect(options: LogOptions, subject: LogSubject, signal: AbortSignal): Promise<Sender> {
   const address = addressOf(options);
   const encode = encoder(options, subject);
   if (address.kind === 'tcp') {
     const stream = await openStream(address, null, signal);
     const sender: Sender = {
-      send: async (lines) => {
+      send: async (all) => {
+        const lines = all.filter(isFilled);
         if (lines.length > 0)
           await stream.write(Buffer.from(lines.map((line) => `${encode(line, line.text)}\0`).join('')));
       },
@@ -86,7 +90,7 @@ async function connect(options: LogOptions, subject: LogSubject, signal: AbortSi
     async send(lines) {
       let messages: Buffer[] = [];
       let began = performance.now();
-      for (const line of lines) {
+      for (const line of lines.filter(isFilled)) {
         messages.push(...messagesOf(line, line.text));
         if (performance.now() - began < turnMs) continue;
         await datagrams.send(messages);

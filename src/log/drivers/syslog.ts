@@ -69,6 +69,9 @@ async function connect(options: LogOptions, subject: LogSubject, signal: AbortSi
   return open(address, options, encode, address.kind === 'tls' && format.startsWith('rfc5424'), signal);
 }
 
+/** dockerd sends no empty lines. */
+const isFilled = ({ text }: LogLine): boolean => text.length > 0;
+
 type Encode = (line: LogLine, text: Buffer) => readonly Buffer[];
 
 async function open(
@@ -82,7 +85,9 @@ async function open(
     const datagrams = await openDatagrams(address, signal);
     return {
       send: (lines) =>
-        datagrams.send(lines.flatMap((line) => cut(line.text).map((text) => Buffer.concat(encode(line, text))))),
+        datagrams.send(
+          lines.filter(isFilled).flatMap((line) => cut(line.text).map((text) => Buffer.concat(encode(line, text)))),
+        ),
       onBroken: null,
       close: () => datagrams.close(),
     };
@@ -90,8 +95,8 @@ async function open(
   const stream = await openStream(address, address.kind === 'tls' ? tlsFiles(options) : null, signal);
   const sender: Sender = {
     send: async (lines) => {
-      if (lines.length === 0) return;
-      await stream.write(Buffer.concat(lines.flatMap((line) => framed(encode(line, line.text), counted))));
+      const parts = lines.filter(isFilled).flatMap((line) => framed(encode(line, line.text), counted));
+      if (parts.length > 0) await stream.write(Buffer.concat(parts));
     },
     onBroken: null,
     close: () => stream.close(),
