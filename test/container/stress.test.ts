@@ -1,0 +1,8 @@
+/**
+ * Streams under stress, as far as each CI run goes.
+ *
+ * test-timeout-seconds: 600
+ */
+import { stress } from './stress-cases.ts';
+
+stress({ execs: 10_000, runs: 300, sleepSeconds: 5, aborts: 2000 });
