@@ -24,8 +24,9 @@ import { reconcile } from './reconcile.ts';
 import { Restarts } from './restarts.ts';
 import { isRunning } from './running.ts';
 import { type ContainerParts, ContainerSet, containerEvent } from './set.ts';
-import { containerStats, containerTop } from './stats.ts';
+import { containerStats } from './stats.ts';
 import { attach, readLogs } from './streams.ts';
+import { containerTop } from './top.ts';
 import { updateContainer } from './update.ts';
 import { inspection } from './view.ts';
 

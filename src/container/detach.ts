@@ -11,7 +11,7 @@ export function parseDetachKeys(text: string): Uint8Array {
     const control = /^ctrl-(.)$/.exec(key)?.[1];
     if (control !== undefined && /[a-z]/.test(control)) return control.charCodeAt(0) - 96;
     const code = control === undefined ? undefined : controlSymbols[control];
-    if (code === undefined) throw invalid(`Unknown character: '${key}'`);
+    if (code === undefined) throw invalid(`Invalid escape keys (${text}) provided`);
     return code;
   });
 }

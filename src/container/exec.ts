@@ -3,7 +3,7 @@
  * none of those before it. At most `execsMax` are kept; ended ones are dropped after five minutes, ones never started when room is
  * needed.
  */
-import { conflict, internal, invalid, messageOf, notFound, unavailable } from '../lib/errors.ts';
+import { conflict, invalid, messageOf, notFound, unavailable } from '../lib/errors.ts';
 import { type ContainerId, type ExecId, newId } from '../lib/ids.ts';
 import { frame } from '../lib/stdcopy.ts';
 import type { ExecProcess, OutputChunk } from '../runtime/types.ts';
@@ -152,7 +152,8 @@ export class Execs {
       OpenStdout: body.AttachStdout ?? false,
       CanRemove: instance.exitCode !== null,
       ContainerID: instance.containerId,
-      DetachKeys: body.DetachKeys ?? '',
+      // Bytes, as Go writes them.
+      DetachKeys: body.DetachKeys ? Buffer.from(instance.detachKeys).toString('base64') : '',
       Pid: instance.process?.pid ?? 0,
     };
   }
@@ -160,7 +161,7 @@ export class Execs {
   /** A size given before the start is kept for it. */
   async resize(id: string, rows: number, columns: number): Promise<void> {
     const instance = this.#find(id);
-    if (instance.exitCode !== null) throw internal(`exec ${id} has ended`);
+    if (instance.exitCode !== null) throw conflict(`Error: Exec command ${id} has already run`);
     instance.size = [rows, columns];
     instance.process?.resize(rows, columns);
     instance.onResize?.();

@@ -17,8 +17,7 @@ const healthWords = ['none', 'starting', 'healthy', 'unhealthy'];
 /** Rows newest first, as asked for. */
 export async function listContainers(set: ContainerSet, query: ListQuery): Promise<readonly Json[]> {
   const test = compileFilters(set, query.filters);
-  const everyState =
-    query.all || query.limit > 0 || ['status', 'exited', 'before', 'since'].some((name) => query.filters.has(name));
+  const everyState = query.all || query.limit > 0 || (query.filters.get('status')?.length ?? 0) > 0;
   let chosen = [...set.records.values()].filter(
     (record) => (everyState || record.state.is === 'running' || record.state.is === 'restarting') && test(record),
   );
@@ -71,25 +70,24 @@ export async function sizesOf(set: ContainerSet, record: ContainerRecord): Promi
 function compileFilters(set: ContainerSet, filters: Filters): Test {
   const tests: Test[] = [];
   for (const [name, values] of filters) {
-    if (values.length === 0) continue;
-    const build = filterTests[name];
+    const build = Object.hasOwn(filterTests, name) ? filterTests[name] : undefined;
     if (build === undefined) throw invalid(`Invalid filter '${name}'`);
+    if (values.length === 0) continue;
     tests.push(build(values, set));
   }
   return (record) => tests.every((test) => test(record));
 }
 
 const filterTests: Readonly<Record<string, (values: readonly string[], set: ContainerSet) => Test>> = {
-  id: (values) => (record) => values.some((value) => record.id.startsWith(value)),
+  id: (values) => (record) => values.some((value) => value !== '' && record.id.startsWith(value)),
   name: (values) => {
     const patterns = values.map((value) => compilePattern(value));
     return (record) => patterns.some((pattern) => pattern.test(record.name) || pattern.test(`/${record.name}`));
   },
   label: (values) => (record) => matchesLabels(new Map([['label', values]]), record.config.Labels),
   status: (values) => {
-    for (const value of values) if (!statusWords.includes(value)) throw invalid(`invalid filter 'status=${value}'`);
-    return (record) =>
-      values.includes(statusWord(record.state)) || (values.includes('running') && record.state.is === 'running');
+    for (const value of values) if (!statusWords.includes(value)) throw invalid(`Invalid filter 'status=${value}'`);
+    return (record) => values.includes(statusWord(record.state));
   },
   exited: (values) => {
     const codes = values.map((value) => integerFilter('exited', value));
@@ -118,18 +116,25 @@ const filterTests: Readonly<Record<string, (values: readonly string[], set: Cont
           (value !== '' && e.joined?.networkId.startsWith(value)),
       ),
     ),
-  publish: (values) => (record) =>
-    values.some((value) =>
-      matchesPort(value, record.sandbox?.published.map((p) => `${p.hostPort}/${p.protocol}`) ?? []),
-    ),
-  expose: (values) => (record) =>
-    values.some((value) => matchesPort(value, Object.keys(record.config.ExposedPorts ?? {}))),
+  publish: (values) => {
+    const ranges = values.map((value) => portRange('publish', value));
+    return ({ sandbox }) => inRanges(sandbox?.published.map((p) => `${p.hostPort}/${p.protocol}`) ?? [], ranges);
+  },
+  expose: (values) => {
+    const ranges = values.map((value) => portRange('expose', value));
+    return ({ config }) => inRanges(Object.keys(config.ExposedPorts ?? {}), ranges);
+  },
   health: (values) => {
     for (const value of values)
       if (!healthWords.includes(value)) throw invalid(`Unrecognised filter value for health: ${value}`);
     return ({ health }) => values.includes(health?.status ?? 'none');
   },
-  'is-task': (values) => () => values.some((value) => value === 'false' || value === '0'),
+  // There are no tasks without a swarm.
+  'is-task': (values) => {
+    if (values.length > 1 || !/^(true|false|0|1)$/.test(values[0] ?? ''))
+      throw invalid(`Invalid filter 'is-task=[${values.join(' ')}]'`);
+    return () => values[0] === 'false' || values[0] === '0';
+  },
   isolation: () => () => true,
 };
 
@@ -165,14 +170,27 @@ function compilePattern(value: string): RegExp {
   }
 }
 
-/** `80`, `80/tcp` or `8000-8010/tcp` against a list of `port/protocol`. */
-function matchesPort(value: string, ports: readonly string[]): boolean {
-  const parts = /^(\d+)(?:-(\d+))?(?:\/(\w+))?$/.exec(value);
-  if (parts === null) throw invalid(`Invalid port: ${value}`);
-  const [, from = '', to = from, protocol = 'tcp'] = parts;
+interface PortRange {
+  readonly from: number;
+  readonly to: number;
+  readonly protocol: string;
+}
+
+/** `80`, `80/tcp` or `8000-8010/tcp`. */
+function portRange(filter: string, value: string): PortRange {
+  const [, first = '', last = first, protocol = 'tcp'] = /^(\d+)(?:-(\d+))?(?:\/(\w+))?$/.exec(value) ?? [];
+  const [from, to] = [Number(first), Number(last)];
+  if (first === '' || from > to || to > 65_535)
+    throw invalid(`Invalid filter '${filter}=${value}': not a port or a range`);
+  return { from, to, protocol: protocol.toLowerCase() };
+}
+
+function inRanges(ports: readonly string[], ranges: readonly PortRange[]): boolean {
   return ports.some((spec) => {
-    const [port, kind = 'tcp'] = spec.split('/');
-    return kind === protocol && Number(port) >= Number(from) && Number(port) <= Number(to);
+    const [port, protocol = 'tcp'] = spec.split('/');
+    return ranges.some(
+      (range) => range.protocol === protocol && Number(port) >= range.from && Number(port) <= range.to,
+    );
   });
 }
 
@@ -183,6 +201,8 @@ export function prunable(set: ContainerSet, filters: Filters): readonly Containe
   for (const name of filters.keys()) if (!pruneFilters.includes(name)) throw invalid(`Invalid filter '${name}'`);
   const until = filters.get('until') ?? [];
   if (until.length > 1) throw invalid('more than one until filter specified');
+  // No time is not "any time": a prune that asked for one removes nothing without.
+  if (filters.has('until') && until.length === 0) throw invalid("Invalid filter 'until': no time is given");
   const before = until[0] === undefined ? null : parseTime(until[0]);
   return [...set.records.values()].filter((record) => {
     if (record.state.is !== 'created' && record.state.is !== 'exited') return false;

@@ -1,19 +1,15 @@
-/** `GET /containers/{id}/stats` and `top`: what a running container uses, and its processes. */
-import { execFile } from 'node:child_process';
+/** `GET /containers/{id}/stats`: what a running container uses. */
 import { setTimeout as sleep } from 'node:timers/promises';
-import { promisify } from 'node:util';
-import { conflict, internal, invalid, messageOf } from '../lib/errors.ts';
 import { nowNano, rfc3339Nano } from '../lib/time.ts';
 import { isErrno } from '../platform/libc.ts';
 import { noBlkio } from '../runtime/cgroup.ts';
 import type { CgroupStats } from '../runtime/types.ts';
 import type { Json } from './api.ts';
 import { isRunning } from './running.ts';
-import { type ContainerSet, containerEvent } from './set.ts';
+import type { ContainerSet } from './set.ts';
 import type { ContainerRecord } from './types.ts';
 import { never } from './view.ts';
 
-const run = promisify(execFile);
 const periodMs = 1000;
 /** Between the two samples of a single answer: long enough for a rate. */
 const pairMs = 500;
@@ -93,46 +89,4 @@ function networkCounters(set: ContainerSet, { sandbox }: ContainerRecord): Json 
     if (isErrno(error, 'ENOENT', 'EINVAL')) return {};
     throw error;
   }
-}
-
-/** The host's `ps` with the arguments given, and of its rows those of the container's processes. */
-export async function containerTop(
-  set: ContainerSet,
-  ref: string,
-  psArgs: string,
-): Promise<{ readonly Titles: readonly string[]; readonly Processes: readonly (readonly string[])[] }> {
-  const record = set.index.resolve(ref);
-  if (!isRunning(record)) throw conflict(`Container ${record.id} is not running`);
-  const pids = new Set(await set.parts.runtime.processes(record.id));
-  const args = (psArgs || '-ef').split(/\s+/).filter((word) => word !== '');
-  // A list of pids of the client's own would show processes outside.
-  if (args.some((word) => /^(-?[pqs]\d|--(pid|ppid|quick-pid|sid))/i.test(word)))
-    throw invalid(`bad ps args: ${psArgs}`);
-  let output: string;
-  try {
-    output = (await run('ps', args, { timeout: 10_000, maxBuffer: 64 * 1024 * 1024 })).stdout;
-  } catch (error) {
-    throw internal(`ps: ${messageOf(error)}`);
-  }
-  const rows = parsePs(output, pids);
-  await set.parts.store.commit([], [containerEvent(record, 'top')]);
-  return rows;
-}
-
-export function parsePs(
-  output: string,
-  pids: ReadonlySet<number>,
-): { readonly Titles: readonly string[]; readonly Processes: readonly (readonly string[])[] } {
-  const [head = '', ...lines] = output.split('\n');
-  const titles = head.trim().split(/\s+/);
-  const pidColumn = titles.indexOf('PID');
-  if (pidColumn < 0) throw internal("Couldn't find PID field in ps output");
-  const processes: string[][] = [];
-  for (const line of lines) {
-    const words = line.trim().split(/\s+/);
-    if (words.length < titles.length || !pids.has(Number(words[pidColumn]))) continue;
-    // The last column holds blanks of its own: the command.
-    processes.push([...words.slice(0, titles.length - 1), words.slice(titles.length - 1).join(' ')]);
-  }
-  return { Titles: titles, Processes: processes };
 }

@@ -142,7 +142,7 @@ export function summary(
     Names: [`/${record.name}`, ...names.links],
     Image: names.image,
     ImageID: record.imageId,
-    Command: [path, ...args].join(' '),
+    Command: [path, ...args.map((word) => (word.includes(' ') ? `'${word}'` : word))].join(' '),
     Created: Math.trunc(Date.parse(record.created) / 1000),
     Ports: listPorts(record),
     ...(sizes === null ? {} : { ...(sizes.rw > 0 ? { SizeRw: sizes.rw } : {}), SizeRootFs: sizes.root }),

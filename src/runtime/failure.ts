@@ -57,6 +57,13 @@ function read(output: string, command: string): Reading {
       ? { detail: about(`stat ${command}: no such file or directory`), exitCode: 127 }
       : { detail: about('executable file not found in $PATH'), exitCode: 127 };
   }
+  const directory = /^chdir `?([^`:]*)`?: no such file or directory$/.exec(detail)?.[1];
+  if (directory !== undefined) {
+    const reason = `chdir to cwd (${JSON.stringify(directory)}) set in config.json failed: no such file or directory`;
+    return { detail: `unable to start container process: ${reason}`, exitCode: 126 };
+  }
+  if (command === '' && /permission denied|not permitted|no such file/.test(detail))
+    return { detail: about('executable file not found in $PATH'), exitCode: 127 };
   if (/^exec: /.test(detail)) detail = `unable to start container process: ${detail}`;
   else if (
     /^(open executable|the path .* exists but it is not executable|exec)/i.test(detail) &&

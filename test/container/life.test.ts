@@ -123,7 +123,7 @@ describe('failures have the status and the words of ERRORS.md', () => {
     ],
     ['GET', '/containers/running/logs', undefined, 400, 'Bad parameters: you must choose at least one stream'],
     ['GET', '/containers/stopped/top', undefined, 409, 'Container STOPPED is not running'],
-    ['GET', '/containers/running/top?ps_args=o', undefined, 500, ''],
+    ['GET', '/containers/running/top?ps_args=o', undefined, 400, ''],
     [
       'POST',
       '/containers/paused/attach?stream=1',

@@ -15,7 +15,7 @@ import { planMounts } from '../../src/container/mounts.ts';
 import { checkName, inventName } from '../../src/container/names.ts';
 import { checkOptions } from '../../src/container/options.ts';
 import { parseSignal } from '../../src/container/signals.ts';
-import { parsePs } from '../../src/container/stats.ts';
+import { parsePs } from '../../src/container/top.ts';
 import { checkLogConfig, logPlan } from '../../src/log/options.ts';
 
 const defaults = { logDriver: 'json-file', logOpts: {}, runtime: 'crun', runtimes: ['crun', 'runc'] };
@@ -183,7 +183,7 @@ describe('small words', () => {
     assert.deepEqual(pass([16, 16]), [16]);
     assert.equal(scanner.scan(Uint8Array.of(17, 99)).detached, true);
     assert.deepEqual([...parseDetachKeys('ctrl-a,x,ctrl-@')], [1, 120, 0]);
-    refuses(() => parseDetachKeys('ctrl-ab'), "Unknown character: 'ctrl-ab'");
+    refuses(() => parseDetachKeys('ctrl-ab'), 'Invalid escape keys (ctrl-ab) provided');
   });
   it('says durations as docker ps does', () => {
     const cases: readonly (readonly [number, string])[] = [
@@ -207,6 +207,6 @@ describe('small words', () => {
       Titles: ['UID', 'PID', 'CMD'],
       Processes: [['root', '12', 'sleep 10']],
     });
-    refuses(() => parsePs('A B\n', new Set()), "Couldn't find PID field in ps output", 'internal');
+    refuses(() => parsePs('A B\n', new Set()), "Couldn't find PID field in ps output");
   });
 });
