@@ -15,7 +15,7 @@ if [ "$$" -ne 1 ]; then
   status=$(mktemp)
   trap 'rm -f "$status"' EXIT
   "$peers/usr/bin/linux.uml" root=/dev/root rootfstype=hostfs rw "init=$here/scripts/other-kernel.sh" mem=2500M quiet \
-    con=null con0=null,fd:1 con1=fd:0,fd:1 "FILES=$*" "STATUS=$status" "PATH=$PATH" </dev/null
+    con=null con0=null,fd:1 con1=fd:0,fd:1 "FILES=$(IFS=,; echo "$*")" "STATUS=$status" "PATH=$PATH" </dev/null
   exit "$(cat "$status")"
 fi
 
@@ -50,7 +50,7 @@ chmod +x /run/bin/nft
 export PATH=/run/bin:$PATH TMPDIR=/mnt/tmp HOME=/root
 cd "$here" || exit
 # shellcheck disable=SC2086 # several files
-node --test $FILES
+node --test ${FILES//,/ }
 result=$?
 trap - EXIT
 end "$result"

@@ -113,13 +113,14 @@ function checkMemory(
   if (limits.Memory === 0 && limits.MemorySwap > 0 && purpose === 'create') {
     throw invalid('You should always set the Memory limit when using Memoryswap limit, see usage');
   }
-  if (limits.MemorySwappiness !== null && !kernel.swappiness) {
-    warnings.push(lacks('memory swappiness capabilities', 'Memory swappiness discarded.'));
-    limits.MemorySwappiness = null;
-  }
+  // What no kernel takes is refused also where this one has none; dockerd discards it there.
   const swappiness = limits.MemorySwappiness ?? 0;
   if (swappiness < 0 || swappiness > memorySwappinessMax) {
     throw invalid(`Invalid value: ${swappiness}, valid memory swappiness range is 0-100`);
+  }
+  if (limits.MemorySwappiness !== null && !kernel.swappiness) {
+    warnings.push(lacks('memory swappiness capabilities', 'Memory swappiness discarded.'));
+    limits.MemorySwappiness = null;
   }
   if (limits.MemoryReservation > 0 && !kernel.memoryReservation) {
     warnings.push(lacks('memory soft limit capabilities', discarded));
@@ -198,6 +199,8 @@ function checkCpu(limits: Changes, { kernel, cpuCount }: MachineLimits, warnings
 }
 
 function checkCpusets(limits: Changes, { kernel, cpus, memoryNodes }: MachineLimits, warnings: string[]): void {
+  parseNumbers(limits.CpusetCpus, 'cpus');
+  parseNumbers(limits.CpusetMems, 'mems');
   if ((limits.CpusetCpus !== '' || limits.CpusetMems !== '') && !kernel.cpuset) {
     warnings.push(lacks('cpuset', 'Cpuset discarded.'));
     limits.CpusetCpus = '';

@@ -5,6 +5,7 @@ import os from 'node:os';
 import path from 'node:path';
 import { isErrno } from '../platform/libc.ts';
 import { signalProcess, startTicks } from '../platform/process.ts';
+import type { Throttle } from './resources.ts';
 import type { CgroupStats } from './types.ts';
 
 export interface CgroupLayout {
@@ -99,6 +100,13 @@ export function kernelLimits(layout: CgroupLayout): KernelLimits {
   };
 }
 
+const ratesOf: Readonly<Record<Throttle, readonly [v1: string, v2: string]>> = {
+  BlkioDeviceReadBps: ['read_bps', 'rbps'],
+  BlkioDeviceWriteBps: ['write_bps', 'wbps'],
+  BlkioDeviceReadIOps: ['read_iops', 'riops'],
+  BlkioDeviceWriteIOps: ['write_iops', 'wiops'],
+};
+
 /** The directories of one container's cgroup. */
 export class Cgroup {
   readonly #layout: CgroupLayout;
@@ -152,6 +160,23 @@ export class Cgroup {
     if (limit === 'pids') await write('pids', 'pids.max', 'max');
     else if (limit === 'cpu') await write('cpu', v2 ? 'cpu.max' : 'cpu.cfs_quota_us', v2 ? 'max' : '-1');
     else if (!v2) await write('memory', 'memory.oom_control', '0');
+  }
+
+  /** Takes a rate of block I/O away from a device (`7:0`). */
+  async liftRate(kind: Throttle, device: string): Promise<void> {
+    const [v1, v2] = ratesOf[kind];
+    if (this.#layout.version === 2) await fsp.writeFile(`${this.directories[0]}/io.max`, `${device} ${v2}=max`);
+    else await fsp.writeFile(this.#file('blkio', `blkio.throttle.${v1}_device`), `${device} 0`);
+  }
+
+  /**
+   * On v2 a limit below what is in use has the kernel kill for it at once, where v1 refuses: bytes that no limit may go
+   * below, 0 where the kernel sees to it itself.
+   */
+  async memoryInUse(): Promise<number> {
+    if (this.#layout.version === 1) return 0;
+    const { anon = 0, shmem = 0 } = pairs(await readOr(`${this.directories[0]}/memory.stat`));
+    return anon + shmem;
   }
 
   /** Stops or continues everything inside; resolves when the kernel says so. */

@@ -110,7 +110,8 @@ export function resourcesOf(
     blockIO.weightDevice = weights.map(({ Path, Weight }) => ({ ...blockDevice(Path), weight: Weight }));
   }
   const throttle = (key: string, devices: readonly ThrottleDevice[] | null, what: string): void => {
-    const wanted = devices ?? [];
+    // A rate of nothing is none.
+    const wanted = (devices ?? []).filter(({ Rate }) => Rate > 0);
     const [unit, direction] = what.split(' ') as [string, string];
     const name = `${unit} Block I/O ${direction} limit`;
     if (!supported(wanted.length > 0, kernel.blkioThrottle, name, `Block I/O ${what} limit discarded.`)) return;
@@ -125,21 +126,32 @@ export function resourcesOf(
   return { resources, warnings };
 }
 
-const throttles = ['BlkioDeviceReadBps', 'BlkioDeviceWriteBps', 'BlkioDeviceReadIOps', 'BlkioDeviceWriteIOps'] as const;
+export type Throttle = 'BlkioDeviceReadBps' | 'BlkioDeviceWriteBps' | 'BlkioDeviceReadIOps' | 'BlkioDeviceWriteIOps';
+const throttles: readonly Throttle[] = [
+  'BlkioDeviceReadBps',
+  'BlkioDeviceWriteBps',
+  'BlkioDeviceReadIOps',
+  'BlkioDeviceWriteIOps',
+];
+
+/** Devices (`7:0`) whose rates `from` limits and `to` does not: what a runtime cannot be told in the same way for v1 and v2. */
+export function ratesLifted(to: HostConfig, from: HostConfig): readonly { kind: Throttle; device: string }[] {
+  return throttles.flatMap((kind) => {
+    const limited = new Set((to[kind] ?? []).filter(({ Rate }) => Rate > 0).map(({ Path }) => Path));
+    const gone = (from[kind] ?? []).filter(({ Path, Rate }) => Rate > 0 && !limited.has(Path));
+    return gone.map(({ Path }) => {
+      const { major, minor } = blockDevice(Path);
+      return { kind, device: `${major}:${minor}` };
+    });
+  });
+}
 
 /**
  * The same for a container that runs with the limits `from`. The kernel would keep what `to` no longer limits (as when an
  * update is taken back), so the values of an unlimited group are said.
  */
 export function updateOf(to: HostConfig, from: HostConfig, machine: MachineLimits): Resources {
-  const lifted = Object.fromEntries(
-    throttles.map((name) => {
-      const wanted = to[name] ?? [];
-      const gone = (from[name] ?? []).filter(({ Path }) => !wanted.some((other) => other.Path === Path));
-      return [name, [...wanted, ...gone.map(({ Path }) => ({ Path, Rate: 0 }))]];
-    }),
-  );
-  const { resources } = resourcesOf({ ...to, ...lifted }, machine.kernel);
+  const { resources } = resourcesOf(to, machine.kernel);
   const gone = (name: 'Memory' | 'MemoryReservation' | 'CpuShares' | 'CpusetCpus' | 'CpusetMems') =>
     Boolean(from[name]) && !to[name];
   const memory = {

@@ -33,7 +33,7 @@ import { CgroupParents } from './parents.ts';
 import type { ProbeLaunch } from './probe.ts';
 import { realtimeGranted } from './realtime.ts';
 import { createProbe, residentShell } from './resident.ts';
-import { ownHardLimits, updateOf } from './resources.ts';
+import { ownHardLimits, ratesLifted, updateOf } from './resources.ts';
 import { makeDirectories } from './rootfs.ts';
 import { parseProfile } from './seccomp-profile.ts';
 import { parseSecurityOptions } from './security.ts';
@@ -510,11 +510,15 @@ class OciRuntime implements LocalRuntime {
     const { limits } = this.#ready(this.#host);
     const wanted = updateOf(to, from, this.#ready(this.#machine));
     const { resources } = realtimeGranted(this.#ready(this.#layout), this.#record(id).cgroupPath, wanted);
+    const cgroup = this.#cgroup(id);
+    const used = await cgroup.memoryInUse();
+    const room = to.MemorySwap < 0 ? Number.POSITIVE_INFINITY : Math.max(to.Memory, to.MemorySwap);
+    if (to.Memory > 0 && used > room) throw internal(`${used} bytes of memory are in use, more than the limit`);
     const file = `${this.#directory(id)}/resources.json`;
     await fsp.writeFile(file, JSON.stringify(resources), { mode: 0o600 });
     try {
       await this.#call(id, ['update', '--resources', file, id]);
-      const cgroup = this.#cgroup(id);
+      for (const { kind, device } of ratesLifted(to, from)) await cgroup.liftRate(kind, device);
       const hasQuota = (config: HostConfig) => config.CpuQuota > 0 || config.NanoCpus > 0;
       if (limits.cpuQuota && hasQuota(from) && !hasQuota(to)) await cgroup.lift('cpu');
       if (limits.pids && from.PidsLimit > 0 && to.PidsLimit <= 0) await cgroup.lift('pids');
