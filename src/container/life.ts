@@ -8,6 +8,7 @@
 import { conflict, EngineError, internal, unchanged } from '../lib/errors.ts';
 import { type Endings, endsContainer, stopSignalOf } from './endings.ts';
 import { launch, watchLog } from './launch.ts';
+import { renameInLinks } from './links.ts';
 import { startProbing } from './prober.ts';
 import { destroy } from './removal.ts';
 import type { Restarts } from './restarts.ts';
@@ -154,6 +155,7 @@ export class Life {
       this.#set.index.release(record.name, id);
       this.#set.parts.networks.rename(id, to);
     });
+    await renameInLinks(this.#set, id, to);
   }
 
   async remove(ref: string, options: { readonly force: boolean; readonly volumes: boolean }): Promise<void> {

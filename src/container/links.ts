@@ -7,6 +7,7 @@
 import fs from 'node:fs';
 import path from 'node:path';
 import { conflict, internal, invalid, notFound } from '../lib/errors.ts';
+import type { ContainerId } from '../lib/ids.ts';
 import { withLinkAddress } from '../network/files.ts';
 import { parseContainerPorts } from '../network/ports.ts';
 import { isRunning } from './running.ts';
@@ -220,6 +221,24 @@ export async function removeLink(set: ContainerSet, ref: string): Promise<void> 
     if (links.length === record.links?.length) throw notFound(`No such container: ${ref}`);
     await set.commit({ ...record, links });
   });
+}
+
+/** Links know a container by its new name after a rename, for the time after its removal. Not from within a lane. */
+export async function renameInLinks(set: ContainerSet, id: ContainerId, name: string): Promise<void> {
+  const leadsThere = (link: ContainerLink) => link.target === id;
+  const holders = [...set.records.values()].filter(({ links }) => links?.some(leadsThere));
+  await Promise.all(
+    holders.map((holder) =>
+      set.inLane(holder.id, async () => {
+        const record = set.records.get(holder.id);
+        if (record === undefined) return;
+        await set.commit({
+          ...record,
+          links: record.links?.map((link) => (leadsThere(link) ? { ...link, name } : link)),
+        });
+      }),
+    ),
+  );
 }
 
 /** Whether something a container links to is about to run, as after the start of the daemon. */

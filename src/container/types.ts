@@ -185,7 +185,7 @@ export interface Ending {
 export interface ContainerLink {
   readonly alias: string;
   readonly target: ContainerId;
-  /** The target's name when the link was made. */
+  /** The target's name, for the time when it is gone. */
   readonly name: string;
 }
 
