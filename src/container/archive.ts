@@ -35,10 +35,9 @@ export async function packContainerPath(
 ): Promise<{ readonly stat: PathStat; readonly archive: AsyncIterable<Uint8Array> }> {
   const container = await open(set, ref);
   try {
-    const { stat, stream } = await located(ref, at, set.parts.layers.files.pack(container.root, at, as));
-    stream.once('close', () => container.release());
+    const { stat, chunks } = await located(ref, at, set.parts.layers.files.pack(container.root, at, as));
     set.announce(containerEvent(container.record, as === 'archive' ? 'archive-path' : 'copy'));
-    return { stat, archive: stream };
+    return { stat, archive: thenRelease(chunks, container) };
   } catch (error) {
     container.release();
     throw error;
@@ -72,10 +71,9 @@ export async function exportContainer(set: ContainerSet, ref: string): Promise<A
   const { layers } = set.parts;
   const held = await layers.holdWritable(record.id);
   try {
-    const stream = await layers.files.packTree(held.tree);
-    stream.once('close', () => held.release());
+    const chunks = await layers.files.packTree(held.tree);
     set.announce(containerEvent(record, 'export'));
-    return stream;
+    return thenRelease(chunks, held);
   } catch (error) {
     held.release();
     throw error;
@@ -86,6 +84,14 @@ export async function exportContainer(set: ContainerSet, ref: string): Promise<A
 export async function containerChanges(set: ContainerSet, ref: string): Promise<readonly Json[] | null> {
   const found = await set.parts.layers.changes(set.index.resolve(ref).id);
   return found.length === 0 ? null : found.map(({ path: Path, kind: Kind }) => ({ Path, Kind }));
+}
+
+async function* thenRelease<T>(source: AsyncIterable<T>, what: { release(): void }): AsyncGenerator<T> {
+  try {
+    yield* source;
+  } finally {
+    what.release();
+  }
 }
 
 interface OpenContainer {

@@ -26,19 +26,19 @@ export class TreeFiles {
     return this.#pool.run('stat', { root, path });
   }
 
-  /** The archive of what is at a path. The stream gives everything back when it ends or is destroyed. */
+  /** The archive of what is at a path. Reading it to its end, or leaving it, gives everything back. A chunk is valid until the next is asked for. */
   async pack(
     root: RootSource,
     path: string,
     as: 'archive' | 'resource',
-  ): Promise<{ readonly stat: PathStat; readonly stream: Readable }> {
-    const { opened, stream } = await this.#pool.openStream({ root, path, as });
-    return { stat: opened as PathStat, stream };
+  ): Promise<{ readonly stat: PathStat; readonly chunks: AsyncIterable<Uint8Array> }> {
+    const { opened, chunks } = await this.#pool.openStream({ root, path, as });
+    return { stat: opened as PathStat, chunks };
   }
 
   /** The archive of a whole mounted tree. */
-  async packTree(tree: string): Promise<Readable> {
-    return (await this.#pool.openStream({ tree })).stream;
+  async packTree(tree: string): Promise<AsyncIterable<Uint8Array>> {
+    return (await this.#pool.openStream({ tree })).chunks;
   }
 
   /** Unpacks an archive into the directory at a path. Nothing is read before that is known to be one that can be written. */

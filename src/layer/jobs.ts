@@ -41,13 +41,15 @@ export interface Jobs {
   };
   /** What differs between an upper directory and those below it. */
   changes: { ask: { readonly upper: string; readonly below: readonly string[] }; answer: readonly Change[] };
-  /** Begins a stream; its chunks are fetched by `next`. Answers what it is a stream of, where that has to be told. */
+  /** Begins a stream; its chunks are fetched by `next`, or by `fill` when it has a ring. Answers what it is a stream of, where that has to be told. */
   open: {
-    ask: { readonly stream: number; readonly source: StreamSource };
+    ask: { readonly stream: number; readonly source: StreamSource; readonly ring: SharedArrayBuffer | undefined };
     answer: PathStat | undefined;
   };
   /** A chunk with its own ArrayBuffer; null at the end. */
   next: { ask: { readonly stream: number }; answer: Uint8Array<ArrayBuffer> | null };
+  /** Bytes of the next chunk, which is in the next part of the stream's ring; 0 at the end. */
+  fill: { ask: { readonly stream: number }; answer: number };
   close: { ask: { readonly stream: number }; answer: undefined };
 }
 

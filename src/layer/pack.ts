@@ -4,6 +4,7 @@ import fs from 'node:fs';
 import {
   type ByteString,
   getAttributeAt,
+  listAttributes,
   listAttributesAt,
   openDirectoryAt,
   pathAt,
@@ -77,7 +78,9 @@ function* file(found: Named): Generator<Part, void> {
     throw error;
   }
   if (opened === null) return; // no file any more
-  const entry = entryOf({ ...found, stats: opened.stats }, 'file');
+  const names = listAttributes(opened.fd);
+  const attributes = names.length === 0 ? noAttributes : attributesOf(found, names);
+  const entry = { ...entryOf({ ...found, stats: opened.stats }, 'file'), attributes };
   yield encodeHeader(entry);
   yield { fd: opened.fd, offset: 0, length: entry.size, name: found.as, mayShrink: true };
   const padding = paddingOf(entry.size);
@@ -106,12 +109,13 @@ export function entryOf(found: Named, type: TarType): TarEntry {
     size: type === 'file' ? Number(stats.size) : 0,
     modified: timeOf(stats.mtimeNs),
     ...device,
-    attributes: type === 'link' ? noAttributes : attributesOf(found),
+    // Only files and directories can have those that are kept.
+    attributes: type === 'directory' ? attributesOf(found, listAttributesAt(found.dir, found.name)) : noAttributes,
   };
 }
 
-function attributesOf(found: Named): ReadonlyMap<ByteString, Buffer> {
-  const kept = listAttributesAt(found.dir, found.name).filter((name) => keptAttribute.test(name));
+function attributesOf(found: Named, names: readonly ByteString[]): ReadonlyMap<ByteString, Buffer> {
+  const kept = names.filter((name) => keptAttribute.test(name));
   if (kept.length === 0) return noAttributes;
   const values = new Map<ByteString, Buffer>();
   for (const name of kept) {

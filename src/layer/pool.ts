@@ -5,10 +5,11 @@ import { EngineError, internal, messageOf, unavailable } from '../lib/errors.ts'
 import { giveBackMemory } from '../platform/memory.ts';
 import type { PathStat } from './confined.ts';
 import type { Answer, JobName, Jobs, StreamSource } from './jobs.ts';
+import { chunkSize } from './tar/assemble.ts';
 
 const idleMs = 10_000;
-/** Chunks of a megabyte made before they are asked for. */
-const chunksAhead = 4;
+/** Parts of the memory a stream is handed over in: one is sent, one is filled, and one stays behind in case it is still being sent. */
+const ringSlots = 3;
 /** Jobs that may wait for a thread. */
 const queueMax = 10_000;
 
@@ -116,26 +117,19 @@ export class WorkerPool {
     });
   }
 
-  /** The same for what can be refused before its first byte. Each chunk is read as it was made; some are made ahead. */
+  /**
+   * The same for what can be refused before its first byte. A chunk is valid until the next but one is asked for: the thread
+   * fills the same few buffers again and again, since a collector that sees megabytes come and go works more than the thread.
+   */
   async openStream(
     source: StreamSource,
-  ): Promise<{ readonly opened: PathStat | undefined; readonly stream: Readable }> {
-    const chunks = await this.#open(source);
-    const stream = new Readable({
-      objectMode: true,
-      highWaterMark: chunksAhead,
-      read() {
-        readChunk(this, chunks);
-      },
-      destroy: (error, done) => {
-        chunks.close();
-        done(error);
-      },
-    });
-    return { opened: chunks.opened, stream };
+  ): Promise<{ readonly opened: PathStat | undefined; readonly chunks: AsyncIterable<Buffer> }> {
+    const ring = new SharedArrayBuffer(ringSlots * chunkSize);
+    const chunks = await this.#open(source, ring);
+    return { opened: chunks.opened, chunks: filled(ring, chunks) };
   }
 
-  async #open(source: StreamSource): Promise<Chunks> {
+  async #open(source: StreamSource, ring?: SharedArrayBuffer): Promise<Chunks> {
     const number = this.#streamNumber++;
     const thread = this.#streamThread();
     const close = () => {
@@ -143,8 +137,13 @@ export class WorkerPool {
       this.#streamDone(thread);
     };
     try {
-      const opened = await thread.ask('open', { stream: number, source });
-      return { opened, next: () => thread.ask('next', { stream: number }), close };
+      const opened = await thread.ask('open', { stream: number, source, ring });
+      return {
+        opened,
+        next: () => thread.ask('next', { stream: number }),
+        fill: () => thread.ask('fill', { stream: number }),
+        close,
+      };
     } catch (error) {
       close();
       throw error;
@@ -223,7 +222,28 @@ export class WorkerPool {
 interface Chunks {
   readonly opened: PathStat | undefined;
   next(): Promise<Uint8Array<ArrayBuffer> | null>;
+  /** Bytes put into the next part of the ring; 0 at the end. */
+  fill(): Promise<number>;
   close(): void;
+}
+
+async function* filled(ring: SharedArrayBuffer, chunks: Chunks): AsyncGenerator<Buffer> {
+  const ask = () => {
+    const filling = chunks.fill();
+    filling.catch(() => undefined); // awaited below, unless the reader leaves before
+    return filling;
+  };
+  try {
+    let coming = ask();
+    for (let slot = 0; ; slot = (slot + 1) % ringSlots) {
+      const length = await coming;
+      if (length === 0) return;
+      coming = ask();
+      yield Buffer.from(ring, slot * chunkSize, length);
+    }
+  } finally {
+    chunks.close();
+  }
 }
 
 function readChunk(stream: Readable, chunks: Chunks | null): void {

@@ -9,12 +9,12 @@ import { inherit } from './inherit.ts';
 import type { Answer, Ask, JobName, Jobs, StreamSource } from './jobs.ts';
 import { type Packed, packPath, packResource, packTree } from './pack.ts';
 import { readRecipe } from './recipe.ts';
-import { assemble } from './tar/assemble.ts';
+import { assemble, chunkSize, freshBuffers } from './tar/assemble.ts';
 import { placeFiles, unpack } from './unpack.ts';
 import { measure } from './walk.ts';
 
 interface Stream {
-  readonly chunks: Generator<Uint8Array<ArrayBuffer>, void>;
+  readonly chunks: Generator<Buffer, void>;
   close(): void;
 }
 const streams = new Map<number, Stream>();
@@ -38,14 +38,18 @@ const doers: { readonly [N in JobName]: (ask: Jobs[N]['ask']) => Jobs[N]['answer
       return placeFiles({ ...options, fd, root: opened, at: target.at, cancelled });
     }),
   changes: ({ upper, below }) => changes(upper, below),
-  open: ({ stream, source }) => {
+  open: ({ stream, source, ring }) => {
     const { stat, parts, close } = begin(source);
-    streams.set(stream, { chunks: assemble(parts), close });
+    streams.set(stream, { chunks: assemble(parts, ring === undefined ? freshBuffers() : turns(ring)), close });
     return stat;
   },
   next: ({ stream }) => {
     const next = streams.get(stream)?.chunks.next();
-    return next === undefined || next.done === true ? null : next.value;
+    return next === undefined || next.done === true ? null : (next.value as Buffer<ArrayBuffer>);
+  },
+  fill: ({ stream }) => {
+    const next = streams.get(stream)?.chunks.next();
+    return next === undefined || next.done === true ? 0 : next.value.length;
   },
   close: ({ stream }) => {
     const open = streams.get(stream);
@@ -58,6 +62,11 @@ const doers: { readonly [N in JobName]: (ask: Jobs[N]['ask']) => Jobs[N]['answer
     return undefined;
   },
 };
+
+/** The parts of a ring, one after the other. */
+function* turns(ring: SharedArrayBuffer): Generator<Buffer, never> {
+  for (;;) for (let at = 0; at < ring.byteLength; at += chunkSize) yield Buffer.from(ring, at, chunkSize);
+}
 
 type Begun = Pick<Packed, 'parts' | 'close'> & { readonly stat?: PathStat };
 

@@ -68,6 +68,7 @@ const lgetxattr = declare<[Path, Path, Uint8Array, number], number>(
 const llistxattr = declare<[Path, Uint8Array, number], number>(
   'long llistxattr(const char *path, void *list, size_t size)',
 );
+const flistxattr = declare<[number, Uint8Array, number], number>('long flistxattr(int fd, void *list, size_t size)');
 const syncfs_ = declare<[number], number>('int syncfs(int fd)');
 const pipe2 = declare<[Uint8Array, number], number>('int pipe2(int *fds, int flags)');
 const fcntl = declare<[number, number, number], number>('int fcntl(int fd, int command, int argument)');
@@ -252,6 +253,12 @@ export function listAttributesAt(dir: number, name: ByteString): readonly ByteSt
   const path = c(`/proc/self/fd/${dir}/${name}`);
   const list = readSized((into) => llistxattr(path, into, into.length), `llistxattr of ${name}`);
   return list === undefined ? [] : list.toString('latin1').split('\0').filter(Boolean).sort();
+}
+
+/** Names of all extended attributes of an open file, sorted. */
+export function listAttributes(fd: number): readonly ByteString[] {
+  const list = readSized((into) => flistxattr(fd, into, into.length), `flistxattr of fd ${fd}`);
+  return list === undefined || list.length === 0 ? [] : list.toString('latin1').split('\0').filter(Boolean).sort();
 }
 
 function readSized(read: (into: Buffer) => number, detail: string): Buffer | undefined {

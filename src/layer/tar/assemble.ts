@@ -3,7 +3,7 @@ import { Buffer } from 'node:buffer';
 import fs from 'node:fs';
 import { internal } from '../../lib/errors.ts';
 
-const chunkSize = 1024 * 1024;
+export const chunkSize = 1024 * 1024;
 
 /** Bytes as they are, or a stretch of an open file, which is closed once read. */
 export type Part =
@@ -18,9 +18,14 @@ export type Part =
       readonly mayShrink?: boolean;
     };
 
-/** Chunks of about 1 MiB, each with an ArrayBuffer of its own that the receiver may keep or transfer. */
-export function* assemble(parts: Iterable<Part>): Generator<Buffer<ArrayBuffer>, void> {
-  let chunk = Buffer.allocUnsafeSlow(chunkSize);
+/** Each with an ArrayBuffer of its own that the receiver may keep or transfer. */
+export function* freshBuffers(): Generator<Buffer, never> {
+  for (;;) yield Buffer.allocUnsafeSlow(chunkSize);
+}
+
+/** Chunks of 1 MiB and a shorter last one, put into one after the other of `buffers`. */
+export function* assemble(parts: Iterable<Part>, buffers: Generator<Buffer, never>): Generator<Buffer, void> {
+  let chunk = buffers.next().value;
   let filled = 0;
   for (const part of parts) {
     try {
@@ -33,7 +38,7 @@ export function* assemble(parts: Iterable<Part>): Generator<Buffer<ArrayBuffer>,
         filled += copied;
         if (filled < chunkSize) continue;
         yield chunk;
-        chunk = Buffer.allocUnsafeSlow(chunkSize);
+        chunk = buffers.next().value;
         filled = 0;
       }
     } finally {
