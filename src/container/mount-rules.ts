@@ -168,7 +168,7 @@ export function checkTmpfsPlace(target: string): string {
 }
 
 /** Options of a tmpfs that are flags of the mount, by what they decide: of two that decide the same, the last counts. */
-const tmpfsFlags: Readonly<Record<string, string>> = Object.fromEntries(
+const tmpfsFlags: ReadonlyMap<string, string> = new Map(
   [
     ['ro', 'rw'],
     ['suid', 'nosuid'],
@@ -182,18 +182,20 @@ const tmpfsFlags: Readonly<Record<string, string>> = Object.fromEntries(
     ['relatime', 'norelatime'],
     ['strictatime', 'nostrictatime'],
     [...propagations, 'unbindable', 'runbindable'],
-  ].flatMap((words) => words.map((word) => [word, words.join('|')])),
+  ].flatMap((words) => words.map((word): [string, string] => [word, words.join('|')])),
 );
 const amount = /^\d+[kmgtpe]?%?$/i;
-const tmpfsValues: Readonly<Record<string, RegExp>> = {
-  size: amount,
-  nr_blocks: amount,
-  nr_inodes: amount,
-  mode: /^[0-7]{1,5}$/,
-  uid: /^\d{1,10}$/,
-  gid: /^\d{1,10}$/,
-  mpol: /^[\w:=+,-]+$/,
-};
+const tmpfsValues: ReadonlyMap<string, RegExp> = new Map(
+  Object.entries({
+    size: amount,
+    nr_blocks: amount,
+    nr_inodes: amount,
+    mode: /^[0-7]{1,5}$/,
+    uid: /^\d{1,10}$/,
+    gid: /^\d{1,10}$/,
+    mpol: /^[\w:=+,-]+$/,
+  }),
+);
 
 /** `size=64k,exec` as a list without contradictions, on top of dockerd's defaults. Throws for what no tmpfs knows. */
 export function tmpfsOptions(given: string): readonly string[] {
@@ -201,8 +203,8 @@ export function tmpfsOptions(given: string): readonly string[] {
   for (const option of ['noexec', 'nosuid', 'nodev', 'rprivate', ...given.split(',')]) {
     if (option === '' || option === 'defaults') continue;
     const [key = '', value] = option.split(/=(.*)/s, 2);
-    const flag = tmpfsFlags[option];
-    if (flag === undefined && !(value !== undefined && tmpfsValues[key]?.test(value))) {
+    const flag = tmpfsFlags.get(option);
+    if (flag === undefined && !(value !== undefined && tmpfsValues.get(key)?.test(value) === true)) {
       const words = value === undefined ? [key] : [key, value];
       throw invalid(`invalid tmpfs option [${words.map((word) => JSON.stringify(word)).join(' ')}]`);
     }

@@ -18,7 +18,7 @@ import type { ContainerId } from '../lib/ids.ts';
 import type { Log } from '../lib/log.ts';
 import { isErrno } from '../platform/libc.ts';
 import { unmount } from '../platform/mount.ts';
-import { isRemote, mountOf, readMounts, sightOf } from '../platform/mountinfo.ts';
+import { isBelow, isRemote, mountOf, readMounts, sightOf } from '../platform/mountinfo.ts';
 import { MountView } from '../platform/mountview.ts';
 import { sealedCopy } from '../platform/pipe.ts';
 import { parentOf, signalProcess, startTicks } from '../platform/process.ts';
@@ -787,7 +787,7 @@ function identityOf(file: string): string | null {
 /** What this thread sees at the sources of binds. The table of mounts tells, since a dead file server would not. */
 function sightsOf(sources: readonly string[]): readonly string[] {
   if (sources.length === 0) return [];
-  const mounts = readMounts();
+  const mounts = readMounts().filter(({ target }) => !hiddenMounts.some(({ path: hidden }) => isBelow(target, hidden)));
   return sources.map((source) => {
     if (isRemote(mountOf(mounts, source))) return sightOf(mounts, source);
     try {

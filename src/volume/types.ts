@@ -29,8 +29,6 @@ export interface Claim extends Disposable {
   readonly name: string;
   /** What is bound into containers. */
   readonly path: string;
-  /** It was made for this claim. */
-  readonly isNew: boolean;
   /** What is to be committed with the container that uses it: an anonymous volume appears together with its container. */
   readonly writes: readonly Write[];
   readonly events: readonly NewEvent[];

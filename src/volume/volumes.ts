@@ -138,9 +138,9 @@ export class Volumes implements VolumesApi {
       await this.#deleteFiles(name);
       await fs.mkdir(this.pathOf(name), { recursive: true, mode: 0o755 });
       const made = { writes: [this.#records.put(record)], events: [volumeEvent(name, 'create')] };
-      if (!request.name) return { ...this.#claimOf(name), isNew: true, ...made };
+      if (!request.name) return { ...this.#claimOf(name), ...made };
       await this.#options.store.commit(made.writes, made.events);
-      return { ...this.#claimOf(name), isNew: true };
+      return this.#claimOf(name);
     });
   }
 
@@ -187,13 +187,13 @@ export class Volumes implements VolumesApi {
     await this.#lanes.enter(name, async () => {
       const options = this.#records.get(name)?.options ?? {};
       if (Object.keys(options).length === 0) {
-        const alone = claim.isNew && this.#claims.get(name) === 1 && !this.#options.users().has(name);
-        await copyUp(from, volume, { aside: alone ? `${path.dirname(volume)}/_new` : null, remote: false });
+        const alone = this.#claims.get(name) === 1 && !this.#options.users().has(name);
+        await copyUp(from, volume, { aside: `${path.dirname(volume)}/_new`, whole: alone, remote: false });
         return;
       }
       await mountLocal(options, volume, this.#patience);
       try {
-        await copyUp(from, volume, { aside: null, remote: true });
+        await copyUp(from, volume, { aside: null, whole: false, remote: true });
       } finally {
         if (!this.#holders.has(name)) await unmountLocal(volume, this.#patience);
       }
@@ -278,7 +278,6 @@ export class Volumes implements VolumesApi {
     return {
       name,
       path: this.pathOf(name),
-      isNew: false,
       writes: [],
       events: [],
       [Symbol.dispose]: () => {

@@ -341,6 +341,36 @@ describe('file systems of volumes', () => {
   });
 });
 
+test('a daemon killed in the middle of a create leaves the volume empty or whole', slipway, async () => {
+  const script = 'mkdir /many; cd /many; for i in $(seq 3000); do echo $i > $i; done';
+  const id = await container({}, script);
+  await start(id);
+  await engine.call('POST', `${v}/containers/${id}/wait`);
+  await engine.call('POST', `${v}/commit?container=${id}&repo=many`);
+  await remove(id);
+  for (const delayMs of [20, 60, 100, 150]) {
+    const request = { Image: 'many', Cmd: ['true'], HostConfig: { Binds: ['cut:/many', '/many/anonymous'] } };
+    const made = engine.api('POST', `${v}/containers/create`, request).catch(() => null);
+    await new Promise((resolve) => setTimeout(resolve, delayMs));
+    await engine.kill9();
+    const answered = (await made) !== null;
+    await engine.launch();
+    await engine.call('POST', `${v}/volumes/create`, { Name: 'cut' }); // waits for the sweep
+    const { Mountpoint } = await engine.call('GET', `${v}/volumes/cut`);
+    const count = fs.readdirSync(Mountpoint).length;
+    assert.ok(count === 3000 || (count === 0 && !answered), `${count} files, answered: ${answered}`);
+    const again = await engine.call('POST', `${v}/containers/create`, request);
+    assert.equal(fs.readdirSync(Mountpoint).length, 3000);
+    await remove(again.Id, 'v=1');
+    await engine.removeAll();
+    await engine.call('DELETE', `${v}/volumes/cut`);
+    const left = (await engine.call('GET', `${v}/volumes`)).Volumes.length;
+    assert.equal(left, 0, 'anonymous volumes of nobody');
+  }
+  const entries = () => fs.readdirSync(path.join(engine.paths.dataRoot, 'volume'));
+  await eventually(async () => assert.deepEqual(entries(), []));
+});
+
 test('stories of the docker CLI', async () => {
   assert.equal(await engine.mustDocker(['volume', 'create', '--label', 'a=b', 'cli']), 'cli\n');
   assert.match(await engine.mustDocker(['volume', 'ls']), /^DRIVER +VOLUME NAME\nlocal +cli\n$/);
