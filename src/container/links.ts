@@ -2,7 +2,7 @@
  * Links on the default bridge: one container knows another by an alias, in `/etc/hosts` and in its environment.
  *
  * A link is part of the record of the container that has it; the name `self/alias` stands for the other container wherever one is named.
- * Links lead to older containers only, so they never form a circle. Names of variables and texts: dockerd 20.10.
+ * Names of variables and texts: dockerd 20.10.
  */
 import fs from 'node:fs';
 import path from 'node:path';
@@ -109,7 +109,9 @@ export function linkHosts(
 ): readonly { readonly address: string; readonly names: string }[] {
   return linkedOf(set, record).map(({ link, target, address }) => ({
     address,
-    names: [link.alias, target.config.Hostname, ...(target.name === link.alias ? [] : [target.name])].join(' '),
+    names: [link.alias, target.config.Hostname, target.name === link.alias ? '' : target.name]
+      .filter(Boolean)
+      .join(' '),
   }));
 }
 
@@ -183,6 +185,9 @@ function runsOf(ports: readonly Port[]): readonly (readonly [Port, Port])[] {
   return runs;
 }
 
+/** A hosts file is the container's to write: what is larger than this is not read. */
+const hostsBytesMax = 1024 * 1024;
+
 /**
  * Brings the hosts files of running containers up to date that link to this one, and its own: another may have got a new address since
  * its file was written. In place and at once, since the file is mounted in the container and may have been edited there.
@@ -196,6 +201,7 @@ export function refreshHosts(set: ContainerSet, changed: ContainerRecord): void 
       if (address === undefined || (record.id !== changed.id && target?.id !== changed.id)) continue;
       const file = path.join(set.dirOf(record.id), 'hosts');
       try {
+        if (fs.statSync(file).size > hostsBytesMax) continue;
         const before = fs.readFileSync(file, 'utf8');
         const after = withLinkAddress(before, link.alias, address);
         if (after !== before) fs.writeFileSync(file, after);

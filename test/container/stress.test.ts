@@ -1,7 +1,7 @@
 /**
  * Streams under stress, as far as each CI run goes.
  *
- * test-timeout-seconds: 600
+ * test-timeout-seconds: 1200
  */
 import { stress } from './stress-cases.ts';
 

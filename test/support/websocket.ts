@@ -104,9 +104,10 @@ export class RawWebSocket {
     }
   }
 
-  /** What the server sends beside frames, for answers that are none. */
+  /** The body of an answer that is no upgrade. */
   async rest(): Promise<string> {
-    while (!this.#ended) {
+    const length = Number(/^content-length: *(\d+)/im.exec(this.head)?.[1] ?? Infinity);
+    while (!this.#ended && this.#bytes.length < length) {
       await new Promise<void>((resolve) => {
         this.#wake = resolve;
       });
