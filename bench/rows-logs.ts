@@ -11,7 +11,7 @@ function forwardRow(id: string, title: string, share: number, config: (port: num
     title,
     unit: 'ms',
     rounds: 3,
-    goal: 'no slower',
+    goal: '2 × faster',
     async measure({ client, name, netns }: Engine, { logBytes }) {
       if (name === 'podman') throw new Error('podman has no such log driver');
       const after: (() => Promise<void>)[] = [];

@@ -624,6 +624,36 @@ describe('sinks', () => {
     });
   });
 
+  it('miss the oldest files when the disk would have to hold too much, and that is counted', async (t) => {
+    const file = scratch(t);
+    const sink = await startSink(t, here, { kind: 'tcp', paused: true, counts: true, awaits: ']: n1999\n' });
+    const limits = { maxSize: 4_000_000, maxFiles: 2 };
+    const { print, logs } = forwarding(t, file, 'syslog', { 'syslog-address': `tcp://127.0.0.1:${sink.port}` }, limits);
+    const filler = line('f'.repeat(8000)).repeat(10);
+    for (let round = 0; round < 40; round++) {
+      print(
+        counted(50, round * 50)
+          .map((each) => filler + line(`n${each}`))
+          .join(''),
+      );
+      await sleep(30);
+    }
+    const kept = fs
+      .readdirSync(path.dirname(file))
+      .map((name) => fs.statSync(path.join(path.dirname(file), name)).size);
+    const bytes = kept.reduce((sum, size) => sum + size, 0);
+    assert.ok(bytes > 120e6 && bytes < 145e6, `${bytes} bytes are kept`);
+    const [, missed] = /has missed (\d+) bytes/.exec(logs.warnings().join()) ?? [];
+    assert.ok(Number(missed) > 15e6, logs.warnings().join());
+    sink.command('resume');
+    await sink.complete;
+    // All that was printed was sent or counted, give or take what the stamps of lines are longer than what is sent.
+    const printed = 2000 * (filler.length + line('n1000').length);
+    assert.ok(Math.abs(sink.counted() + Number(missed) - printed) < 0.02 * printed, `${sink.counted()} + ${missed}`);
+    const saved = fs.readFileSync(`${file}.sent`, 'latin1');
+    assert.equal(/ lost (\d+) /.exec(saved)?.[1], missed);
+  });
+
   it('in mode non-blocking miss what is older than the buffer, and that is counted', async (t) => {
     const sink = await startSink(t, here, { kind: 'tcp', paused: true });
     const { print, logs } = forwarding(t, scratch(t), 'syslog', {
