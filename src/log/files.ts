@@ -24,8 +24,8 @@ const compressionLevel = 3;
 export interface Hold {
   /** The first generation still needed. */
   readonly generation: number;
-  /** That generation, of so many bytes, has to go all the same. */
-  lose(bytes: number): void;
+  /** A generation, of so many bytes, has to go all the same; those before it have gone. */
+  lose(generation: number, bytes: number): void;
 }
 
 export interface FilesParts {
@@ -168,7 +168,7 @@ export class LogFiles {
     const hold = this.#parts.hold();
     if (hold === null || generation < hold.generation) return false;
     if (this.bytesAfter({ generation, offset: 0 }) <= heldBytesMax) return true;
-    hold.lose(this.#sizeOf(generation));
+    hold.lose(generation, this.#sizeOf(generation));
     return false;
   }
 
@@ -235,11 +235,17 @@ export class LogFiles {
   async #compressOne(generation: number, fd: number): Promise<void> {
     const { mtime, atime } = fs.fstatSync(fd);
     const work = this.#workFile;
-    await pipeline(
-      fs.createReadStream('', { fd, start: 0 }),
-      createGzip({ level: compressionLevel }),
-      fs.createWriteStream(work, { mode: 0o640 }),
-    );
+    try {
+      await pipeline(
+        fs.createReadStream('', { fd, start: 0 }),
+        createGzip({ level: compressionLevel }),
+        fs.createWriteStream(work, { mode: 0o640 }),
+      );
+    } catch (error) {
+      // On a full disk above all, half a copy helps nobody.
+      fs.rmSync(work, { force: true });
+      throw error;
+    }
     // By now it may have another name, or be gone.
     const name = this.nameOf(generation);
     if (this.#removed || !fs.existsSync(name)) {

@@ -26,6 +26,8 @@ const steadyMs = 5000;
 /** What was handed to the kernel so shortly before a connection broke may be lost in it: it is sent again, so many blocks at most. */
 const repeatMs = 1000;
 const repeatBlocksMax = 16;
+/** A sink that comes and goes is told of once in that time. */
+const tellMs = 60_000;
 /** How long the last lines of a container that is removed are tried. */
 const farewellMs = 10_000;
 
@@ -66,7 +68,9 @@ export class Forwarder implements Hold {
   #sender: Sender | null = null;
   #connectedAt = 0;
   #attempts = 0;
-  #isFailing = false;
+  #toldAt = Number.NEGATIVE_INFINITY;
+  #hasToldFailure = false;
+  #missedToldAt = Number.NEGATIVE_INFINITY;
   #recent: Sent[] = [];
   #repeat: readonly LogLine[] = [];
   #lookedAt = 0;
@@ -132,9 +136,8 @@ export class Forwarder implements Hold {
   }
 
   /** A file has to go before it was sent. */
-  lose(bytes: number): void {
+  lose(generation: number, bytes: number): void {
     const { cursor } = this;
-    const { generation } = this;
     const next = { generation: generation + 1, offset: 0 };
     if (cursor.generation <= generation) {
       this.#missed(bytes - (cursor.generation === generation ? cursor.offset : 0));
@@ -238,8 +241,8 @@ export class Forwarder implements Hold {
   }
 
   #succeeded(lines: readonly LogLine[]): void {
-    if (this.#isFailing) this.#tell('info', undefined, 'the log is forwarded again');
-    this.#isFailing = false;
+    if (this.#hasToldFailure) this.#tell('info', undefined, 'the log is forwarded again');
+    this.#hasToldFailure = false;
     if (!this.#parts.driver.repeats || lines.length === 0) return;
     const at = performance.now();
     while (this.#recent.length >= repeatBlocksMax || (this.#recent[0]?.at ?? at) < at - repeatMs) this.#recent.shift();
@@ -253,8 +256,10 @@ export class Forwarder implements Hold {
     const doubtful = this.#recent.filter(({ at }) => at >= now - repeatMs);
     this.#repeat = [...this.#repeat, ...doubtful.flatMap(({ lines }) => lines)];
     this.#recent = [];
-    if (!this.#isFailing) this.#tell('warn', error, 'the log cannot be forwarded; it waits in its file');
-    this.#isFailing = true;
+    if (this.#hasToldFailure || now - this.#toldAt < tellMs) return;
+    this.#tell('warn', error, 'the log cannot be forwarded; it waits in its file');
+    this.#hasToldFailure = true;
+    this.#toldAt = now;
   }
 
   #disconnect(): void {
@@ -298,9 +303,12 @@ export class Forwarder implements Hold {
   #missed(bytes: number): void {
     if (bytes <= 0) return;
     this.lostBytes += bytes;
+    const now = performance.now();
+    if (now - this.#missedToldAt < tellMs) return;
+    this.#missedToldAt = now;
     const { log, containerId } = this.#parts;
     log.warn(
-      { container: containerId, bytes, lostBytes: this.lostBytes },
+      { container: containerId, lostBytes: this.lostBytes },
       'the sink of a log has missed lines: it is too slow',
     );
   }

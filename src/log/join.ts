@@ -10,6 +10,8 @@ const letterO = 111;
 const at = { stream: 39, fraction: 20, zone: 29, end: 35, second: 19 } as const;
 /** A longer line goes on as one of its own. */
 export const lineLengthMax = 1024 * 1024;
+/** A piece of one byte is an object too. */
+const piecesMax = 16 * 1024;
 /** So far behind, a piece that nobody has ended counts as a line: nothing waits for it for ever. */
 const pieceAgeMax = 1024 * 1024;
 
@@ -105,7 +107,7 @@ export class LineJoiner {
     // A copy: the block it is in may be large.
     pending.pieces.push(Buffer.from(text));
     pending.length += text.length;
-    const tooLong = pending.length + pending.pieces.length * 64 >= lineLengthMax * 2 || pending.length >= lineLengthMax;
+    const tooLong = pending.length >= lineLengthMax || pending.pieces.length >= piecesMax;
     if (!isPiece(data, from) || tooLong) this.#give(lines, stream, pending);
   }
 

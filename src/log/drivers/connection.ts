@@ -122,8 +122,8 @@ class SocketStream implements ByteStream {
     });
   }
 
+  /** Whoever waits for an answer or a write learns of it. */
   close(): void {
-    this.onBroken = null;
     this.#socket.destroy();
   }
 }
