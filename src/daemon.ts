@@ -11,6 +11,7 @@ import { createPull } from './image/pull.ts';
 import { createPush } from './image/push.ts';
 import { createLayerStore } from './layer/store.ts';
 import { invalid, messageOf } from './lib/errors.ts';
+import { rootOutside } from './lib/idmap.ts';
 import type { Log } from './lib/log.ts';
 import { nowNano, rfc3339Nano } from './lib/time.ts';
 import { createLogs } from './log/logs.ts';
@@ -20,6 +21,7 @@ import { Downloads } from './registry/download.ts';
 import { Hasher } from './registry/hasher.ts';
 import { Registries } from './registry/registries.ts';
 import { Slots } from './registry/waiting.ts';
+import { readRemap } from './runtime/remap.ts';
 import { createRuntime } from './runtime/runtime.ts';
 import { openStore } from './store/store.ts';
 import { createSystem, engineVersion } from './system/system.ts';
@@ -51,7 +53,8 @@ export async function createDaemon(initial: Config, log: Log): Promise<Daemon> {
   const events = createEventJournal(store);
   const layers = await createLayerStore({ dir: path.join(dataRoot, 'layer'), store, log });
   const { runtimes, defaultRuntime, init, initPath, noNewPrivileges, seccompProfile } = config;
-  const isolation = { init, initPath, noNewPrivileges, seccompProfile };
+  const remap = config.usernsRemap === '' ? null : readRemap(config.usernsRemap);
+  const isolation = { init, initPath, noNewPrivileges, seccompProfile, remapped: remap !== null };
   const runtime = createRuntime({ execRoot, runtimes, defaultRuntime, log, isolation });
   const networks = createNetworks({ config, store, log });
   const logs = createLogs({ log });
@@ -123,6 +126,10 @@ export async function createDaemon(initial: Config, log: Log): Promise<Daemon> {
   return {
     async start() {
       await runtime.prepare();
+      if (remap !== null) {
+        await layers.shiftIds(remap);
+        letThrough(dataRoot, rootOutside(remap).gid);
+      }
       await api.listen();
       void bringTogether().catch((error: unknown) => {
         log.error({ error }, `the engine cannot work: ${messageOf(error)}`);
@@ -160,6 +167,19 @@ function checkLogDefaults({ logDriver, logOpts }: Config): void {
     checkLogConfig({ Type: logDriver, Config: logOpts });
   } catch (error) {
     throw invalid(`failed to set log opts: ${messageOf(error)}`);
+  }
+}
+
+/** Root of remapped containers must come to their files: through the data root as a member of its group, and everything above. */
+function letThrough(dataRoot: string, gid: number): void {
+  fs.chownSync(dataRoot, 0, gid);
+  for (let above = path.dirname(dataRoot); ; above = path.dirname(above)) {
+    if ((fs.statSync(above).mode & 0o001) === 0) {
+      throw invalid(
+        `a directory above the data root (${above}) restricts access to the remapped root uid/gid; please fix by allowing 'o+x' permissions on it`,
+      );
+    }
+    if (above === '/') return;
   }
 }
 

@@ -419,4 +419,13 @@ export const options: readonly Option[] = [
     initial: false,
     help: 'TLS on tcp addresses, and clients must show a certificate',
   },
+  {
+    flag: 'userns-remap',
+    key: 'userns-remap',
+    of: 'usernsRemap',
+    kind: 'text',
+    initial: '',
+    placeholder: 'user[:group]',
+    help: 'Run containers in user namespaces with the ids of /etc/subuid and /etc/subgid; or default',
+  },
 ];

@@ -34,6 +34,8 @@ export interface Config {
   readonly noNewPrivileges: boolean;
   /** `builtin`, `unconfined` or an absolute path. */
   readonly seccompProfile: string;
+  /** Whose subordinate ids containers have (`default`, user[:group]); empty: the machine's own. */
+  readonly usernsRemap: string;
   /** Default log driver and options of containers. */
   readonly logDriver: string;
   readonly logOpts: Readonly<Record<string, string>>;

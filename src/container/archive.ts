@@ -71,7 +71,7 @@ export async function exportContainer(set: ContainerSet, ref: string): Promise<A
   const { layers } = set.parts;
   const held = await layers.holdWritable(record.id);
   try {
-    const chunks = await layers.files.packTree(held.tree);
+    const chunks = await layers.files.packTree(held.tree, layers.idsOf(record.id));
     set.announce(containerEvent(record, 'export'));
     return thenRelease(chunks, held);
   } catch (error) {
@@ -104,9 +104,10 @@ interface OpenContainer {
 
 async function open(set: ContainerSet, ref: string): Promise<OpenContainer> {
   const record = set.index.resolve(ref);
+  const ids = set.parts.layers.idsOf(record.id);
   const fd = isRunning(record) ? openRootOf(record.state.pid, record.state.pidStartTicks) : null;
   if (fd !== null) {
-    return { record, root: { fd }, hostPath: `/proc/self/fd/${fd}`, release: () => fs.closeSync(fd) };
+    return { record, root: { fd, ids }, hostPath: `/proc/self/fd/${fd}`, release: () => fs.closeSync(fd) };
   }
   const { tree, release } = await set.parts.layers.holdWritable(record.id);
   const readonly = record.hostConfig.ReadonlyRootfs;
@@ -116,7 +117,7 @@ async function open(set: ContainerSet, ref: string): Promise<OpenContainer> {
       release();
       releaseVolumes();
     };
-    return { record, root: { tree, readonly, binds: bindsOf(set, record) }, hostPath: tree, release: releaseAll };
+    return { record, root: { tree, readonly, binds: bindsOf(set, record), ids }, hostPath: tree, release: releaseAll };
   } catch (error) {
     release();
     throw error;

@@ -9,7 +9,7 @@ import { portsToPublish } from '../network/ports.ts';
 import type { CreateBody } from './api.ts';
 import { cgroupPathOf, checkConfig, checkHostConfig, decodeConfig, decodeHostConfig, mergeConfig } from './decode.ts';
 import { asksForDiskLimit, diskLimitOf } from './disk-limit.ts';
-import { checkIsolation, resolveIsolation } from './isolation.ts';
+import { checkIsolation, isRemapped, resolveIsolation } from './isolation.ts';
 import { checkLimits } from './limits.ts';
 import { prepareMounts } from './mount-create.ts';
 import { planMounts } from './mounts.ts';
@@ -35,7 +35,7 @@ export async function createContainer(
   const defaults = parts.defaults();
   const asked = resolveIsolation(set, decodeHostConfig(body.HostConfig ?? {}, defaults));
   checkHostConfig(asked, defaults);
-  checkIsolation(own, asked);
+  checkIsolation(own, asked, parts.layers.shiftedIds !== null);
   parts.runtime.validate(asked);
   const checked = checkLimits(asked, parts.runtime.describe().machine, 'create');
   const hostConfig = checked.limits;
@@ -57,7 +57,7 @@ export async function createContainer(
   undo.defer(() => parts.layers.removeWritable(id));
   undo.defer(() => fs.rm(set.dirOf(id), { recursive: true, force: true }));
   await Promise.all([
-    parts.layers.createWritable(id, image.chainId, diskLimit),
+    parts.layers.createWritable(id, image.chainId, diskLimit, isRemapped(set, hostConfig)),
     fs.mkdir(set.dirOf(id), { recursive: true, mode: 0o710 }),
   ]);
   await using prepared = await prepareMounts(set, id, planned);

@@ -27,7 +27,8 @@ export function dependenciesOf({ hostConfig }: ContainerRecord): readonly Contai
 export const ownsPidNamespace = ({ PidMode: mode }: HostConfig) => mode === '' || mode === 'private';
 
 /** dockerd takes more and ignores it, but for the conflict of host names. Words are its own or its client's. */
-export function checkIsolation(own: RunConfig, host: HostConfig): void {
+export function checkIsolation(own: RunConfig, host: HostConfig, remaps: boolean): void {
+  if (remaps && host.UsernsMode !== 'host') checkRemapped(host);
   const known = (mode: string) => ['', 'host', 'private'].includes(mode);
   if (!known(host.PidMode) && !referenceIn(host.PidMode)) throw invalid(`Invalid PID mode: ${host.PidMode}`);
   if (host.IpcMode === sharedPrefix) throw invalid(`Invalid IPC mode: ${host.IpcMode}`);
@@ -38,6 +39,21 @@ export function checkIsolation(own: RunConfig, host: HostConfig): void {
     if (own.Domainname !== '') throw invalid('conflicting options: domainname and the UTS mode');
   }
 }
+
+function checkRemapped(host: HostConfig): void {
+  if (host.Privileged) {
+    throw invalid(
+      'privileged mode is incompatible with user namespaces.  You must run the container in the host namespace when running privileged mode',
+    );
+  }
+  if (host.NetworkMode === 'host')
+    throw invalid("cannot share the host's network namespace when user namespaces are enabled");
+  if (host.PidMode === 'host') throw invalid('cannot share the host PID namespace when user namespaces are enabled');
+}
+
+/** Whether a container gets a user namespace of its own, or that of those it shares others with. */
+export const isRemapped = (set: ContainerSet, host: HostConfig) =>
+  set.parts.layers.shiftedIds !== null && host.UsernsMode !== 'host';
 
 /**
  * The options as they are kept: containers by id, so that a rename or a new container of that name changes nothing, and

@@ -17,6 +17,7 @@ import { endingOf, isRunning, launchedOf, type RunningRecord } from './running.t
 import { type ContainerSet, containerEvent } from './set.ts';
 import { SIGKILL } from './signals.ts';
 import type { ContainerRecord } from './types.ts';
+import { giveFiles, userNamespaceOf } from './userns.ts';
 
 /** How long the start of a terminal waits for the size that its client sends once the start is answered. */
 export const sizePatienceMs = 300;
@@ -34,9 +35,11 @@ export async function launch(set: ContainerSet, record: ContainerRecord): Promis
     const shared = sharedNamespaces(set, record);
     checkLinks(set, record);
     const mounts = await takeMounts(set, record, rootfs, undo);
-    const network = await joinNetwork(set, record, undo);
+    using user = await userNamespaceOf(set, record);
+    const network = await joinNetwork(set, record, undo, user?.network);
     const placed = { ...record, ...network.place };
     const files = await writeNetworkFiles(set, placed, network.sharedWith);
+    if (user) await giveFiles(set.dirOf(network.sharedWith?.id ?? id), files, user.spec.ids);
     const launched = await parts.runtime
       .create({
         id,
@@ -47,6 +50,7 @@ export async function launch(set: ContainerSet, record: ContainerRecord): Promis
         mounts,
         networkNamespace: network.namespacePath,
         ...shared,
+        userNamespace: user?.spec,
         resolvConf: files.resolvConf,
         hosts: files.hosts,
         hostnameFile: files.hostnameFile,
@@ -132,6 +136,7 @@ async function joinNetwork(
   set: ContainerSet,
   record: ContainerRecord,
   undo: AsyncDisposableStack,
+  namespace: string | undefined,
 ): Promise<{
   readonly place: Place | null;
   readonly namespacePath: string | null;
@@ -154,6 +159,7 @@ async function joinNetwork(
     endpoints: wanted,
     dns: dnsOf(set, record).dns,
     ports: portsToPublish(portOptions(record.config, record.hostConfig)),
+    namespace,
   });
   undo.defer(() => networks.leave(record.id, place));
   return { place, namespacePath: place.sandbox.namespacePath || null, sharedWith: null };

@@ -1,7 +1,9 @@
 /** What the mounts of a new container need before it is committed: volumes, found or made, with what the image has at their place. */
+import fs from 'node:fs/promises';
 import path from 'node:path';
 import type { NewEvent } from '../event/types.ts';
 import { invalid, messageOf } from '../lib/errors.ts';
+import { rootOutside } from '../lib/idmap.ts';
 import type { ContainerId } from '../lib/ids.ts';
 import { existsInRoot, openInRoot } from '../platform/files.ts';
 import { pathExists } from '../platform/remote.ts';
@@ -44,6 +46,7 @@ export async function prepareMounts(
       }
       const claim = volume === null ? volumes.claim(mount.name ?? '') : await volumes.obtain(volume);
       claims.push(claim);
+      if (claim.writes.length > 0) await giveToRoot(set, id, claim.path);
       mounts.push({ ...mount, name: claim.name, source: claim.path });
       if (plan.copyUp) filled.push({ plan, claim });
     }
@@ -68,6 +71,14 @@ async function checkSources(planned: readonly PlannedMount[]): Promise<void> {
     });
     if (!there) throw invalid(mountProblem('bind', `bind source path does not exist: ${mount.source}`));
   }
+}
+
+/** A new volume belongs to root, also where root is somebody else. */
+async function giveToRoot(set: ContainerSet, id: ContainerId, volume: string): Promise<void> {
+  const ids = set.parts.layers.idsOf(id);
+  if (ids === null) return;
+  const { uid, gid } = rootOutside(ids);
+  await fs.chown(volume, uid, gid);
 }
 
 async function fillAll(

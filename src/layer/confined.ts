@@ -5,6 +5,7 @@
 import fs from 'node:fs';
 import path from 'node:path';
 import { forbidden, invalid, notFound } from '../lib/errors.ts';
+import type { IdMap } from '../lib/idmap.ts';
 import { type ByteString, type FileTime, mkdirAt, openAt, openBeneath, pathAt } from '../platform/files.ts';
 import { isErrno } from '../platform/libc.ts';
 import { type Bind, openPrivateTree, type PrivateTree } from '../platform/privatetree.ts';
@@ -15,11 +16,14 @@ const O_PATH = 0x200000;
 const linksMax = 255;
 
 /** Where a container's files are. */
-export type RootSource =
-  /** The root of a running process, as it sees it; the descriptor stays the asker's. */
+export type RootSource = {
+  /** How ids there are those of the container; null: as they are. */
+  readonly ids: IdMap | null;
+} /** The root of a running process, as it sees it; the descriptor stays the asker's. */ & (
   | { readonly fd: number }
   /** A mounted tree, and what is to be seen inside of it. */
-  | { readonly tree: string; readonly readonly: boolean; readonly binds: readonly Bind[] };
+  | { readonly tree: string; readonly readonly: boolean; readonly binds: readonly Bind[] }
+);
 
 /** What lies at a path, itself, not what it links to. */
 export interface PathStat {

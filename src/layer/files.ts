@@ -1,5 +1,6 @@
 /** Files in and out of containers, worked on in threads of their own: a slow client keeps no layer waiting. */
 import type { Readable } from 'node:stream';
+import type { IdMap } from '../lib/idmap.ts';
 import type { PathStat, RootSource } from './confined.ts';
 import { consume } from './input.ts';
 import { WorkerPool } from './pool.ts';
@@ -37,8 +38,8 @@ export class TreeFiles {
   }
 
   /** The archive of a whole mounted tree. */
-  async packTree(tree: string): Promise<AsyncIterable<Uint8Array>> {
-    return (await this.#pool.openStream({ tree })).chunks;
+  async packTree(tree: string, ids: IdMap | null): Promise<AsyncIterable<Uint8Array>> {
+    return (await this.#pool.openStream({ tree, ids })).chunks;
   }
 
   /** Unpacks an archive into the directory at a path. Nothing is read before that is known to be one that can be written. */

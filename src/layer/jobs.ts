@@ -1,5 +1,6 @@
 /** What worker threads are asked, and what they answer. */
 import type { ErrorKind } from '../lib/errors.ts';
+import type { IdMap } from '../lib/idmap.ts';
 import type { ByteString } from '../platform/files.ts';
 import type { Change } from './changes.ts';
 import type { PathStat, RootSource } from './confined.ts';
@@ -59,7 +60,7 @@ export type StreamSource =
   /** The changes in an upper directory as a layer tar. */
   | { readonly upper: string }
   /** Everything in a mounted tree, without what else is mounted into it. */
-  | { readonly tree: string }
+  | { readonly tree: string; readonly ids: IdMap | null }
   /** What is at a path inside a container; `resource`: as the endpoint before `archive` had it. */
   | { readonly root: RootSource; readonly path: string; readonly as: 'archive' | 'resource' };
 

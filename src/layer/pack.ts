@@ -1,6 +1,7 @@
 /** Files as tar entries: what archives of containers and layers made by them have in common. For worker threads: it blocks. */
 import { Buffer } from 'node:buffer';
 import fs from 'node:fs';
+import { type IdMap, idInside } from '../lib/idmap.ts';
 import {
   type ByteString,
   getAttributeAt,
@@ -40,7 +41,13 @@ export interface Named extends Omit<Found, 'path'> {
 
 /** Turns files into entries; a file met again under another name becomes a hard link to the first. */
 export class Packer {
+  readonly #ids: IdMap | null;
   readonly #firstNames = new Map<string, ByteString>();
+
+  /** `ids`: those of the container, when its tree shows others. */
+  constructor(ids: IdMap | null = null) {
+    this.#ids = ids;
+  }
 
   /** Nothing for a socket, and for what has gone since it was found. */
   *entry(found: Named): Generator<Part, void> {
@@ -48,16 +55,22 @@ export class Packer {
     if (type === undefined) return; // a socket: nothing an archive could hold
     const firstName = this.#firstName(found, type);
     if (firstName !== undefined) {
-      yield encodeHeader({ ...entryOf(found, 'link'), linkName: firstName });
+      yield encodeHeader({ ...this.#own(entryOf(found, 'link')), linkName: firstName });
     } else if (type === 'file') {
-      yield* file(found);
+      yield* file(found, (entry) => this.#own(entry));
     } else {
       try {
-        yield encodeHeader(entryOf(found, type));
+        yield encodeHeader(this.#own(entryOf(found, type)));
       } catch (error) {
         if (!isErrno(error, 'ENOENT', 'EINVAL')) throw error; // a link that is gone, or no link any more
       }
     }
+  }
+
+  #own(entry: TarEntry): TarEntry {
+    const ids = this.#ids;
+    if (ids === null) return entry;
+    return { ...entry, uid: idInside(ids.users, entry.uid), gid: idInside(ids.groups, entry.gid) };
   }
 
   #firstName({ stats, as }: Named, type: TarType): ByteString | undefined {
@@ -69,7 +82,7 @@ export class Packer {
   }
 }
 
-function* file(found: Named): Generator<Part, void> {
+function* file(found: Named, own: (entry: TarEntry) => TarEntry): Generator<Part, void> {
   let opened: ReturnType<typeof openFile>;
   try {
     opened = openFile(found.dir, found.name);
@@ -80,7 +93,7 @@ function* file(found: Named): Generator<Part, void> {
   if (opened === null) return; // no file any more
   const names = listAttributes(opened.fd);
   const attributes = names.length === 0 ? noAttributes : attributesOf(found, names);
-  const entry = { ...entryOf({ ...found, stats: opened.stats }, 'file'), attributes };
+  const entry = own({ ...entryOf({ ...found, stats: opened.stats }, 'file'), attributes });
   yield encodeHeader(entry);
   yield { fd: opened.fd, offset: 0, length: entry.size, name: found.as, mayShrink: true };
   const padding = paddingOf(entry.size);
@@ -133,25 +146,31 @@ export interface Packed {
 }
 
 /** The archive of what is at a path inside an open root, its top entry named like the path. */
-export function packPath(root: number, asked: string): Packed {
+export function packPath(root: number, asked: string, ids: IdMap | null): Packed {
   const absolute = absolutePath(bytesOf(asked));
   const base = baseOf(absolute);
-  return packPlace(root, absolute, base, base === '/' ? '' : base);
+  return packPlace(root, absolute, base, base === '/' ? '' : base, ids);
 }
 
 /** As old clients have it: every link followed, and of a directory what is in it. */
-export function packResource(root: number, asked: string): Packed {
+export function packResource(root: number, asked: string, ids: IdMap | null): Packed {
   const absolute = evaluate(root, absolutePath(bytesOf(asked)));
-  return packPlace(root, absolute, baseOf(absolute), null);
+  return packPlace(root, absolute, baseOf(absolute), null, ids);
 }
 
 /** Everything below the directory at the path `tree` of the host, without other mounts. */
-export function packTree(tree: string): Omit<Packed, 'stat'> {
+export function packTree(tree: string, ids: IdMap | null): Omit<Packed, 'stat'> {
   const fd = fs.openSync(tree, fs.constants.O_RDONLY | fs.constants.O_DIRECTORY);
-  return { parts: packDirectory(fd, fs.fstatSync(fd, { bigint: true }), null), close: () => fs.closeSync(fd) };
+  return { parts: packDirectory(fd, fs.fstatSync(fd, { bigint: true }), null, ids), close: () => fs.closeSync(fd) };
 }
 
-function packPlace(root: number, absolute: ByteString, fileName: ByteString, top: ByteString | null): Packed {
+function packPlace(
+  root: number,
+  absolute: ByteString,
+  fileName: ByteString,
+  top: ByteString | null,
+  ids: IdMap | null,
+): Packed {
   return atPlace(root, absolute, (place) => {
     const stat = statPlace(root, absolute, place);
     const stats = fs.lstatSync(pathAt(place.dir, place.name), { bigint: true });
@@ -160,20 +179,25 @@ function packPlace(root: number, absolute: ByteString, fileName: ByteString, top
       ? openDirectoryAt(place.dir, place.name)
       : fs.openSync(`/proc/self/fd/${place.dir}`, O_PATH | fs.constants.O_DIRECTORY);
     const parts = isDirectory
-      ? packDirectory(handle, stats, top)
-      : packOne({ dir: handle, name: place.name, as: fileName, stats });
+      ? packDirectory(handle, stats, top, ids)
+      : packOne({ dir: handle, name: place.name, as: fileName, stats }, ids);
     return { stat, parts, close: () => fs.closeSync(handle) };
   });
 }
 
-function* packOne(found: Named): Generator<Part, void> {
-  yield* new Packer().entry(found);
+function* packOne(found: Named, ids: IdMap | null): Generator<Part, void> {
+  yield* new Packer(ids).entry(found);
   yield endOfArchive();
 }
 
 /** The directory `fd` as `top` with everything in it; `top` null: only what is in it. */
-function* packDirectory(fd: number, stats: fs.BigIntStats, top: ByteString | null): Generator<Part, void> {
-  const packer = new Packer();
+function* packDirectory(
+  fd: number,
+  stats: fs.BigIntStats,
+  top: ByteString | null,
+  ids: IdMap | null,
+): Generator<Part, void> {
+  const packer = new Packer(ids);
   if (top !== null) yield* packer.entry({ dir: fd, name: '.', as: top, stats });
   for (const found of walk(fd, (dir) => !isPseudo(dir))) {
     yield* packer.entry({ ...found, as: top === null ? found.path : `${top}/${found.path}` });

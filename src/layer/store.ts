@@ -4,10 +4,13 @@ import fs from 'node:fs';
 import path from 'node:path';
 import type { Readable } from 'node:stream';
 import { internal, invalid, invariant, messageOf, notFound } from '../lib/errors.ts';
+import { type IdMap, type IdRange, rootOutside } from '../lib/idmap.ts';
 import type { ChainId, DiffId } from '../lib/ids.ts';
 import type { Log } from '../lib/log.ts';
 import { isErrno } from '../platform/libc.ts';
 import { unmount } from '../platform/mount.ts';
+import { openTree, shiftIds } from '../platform/tree.ts';
+import { makeUserNamespace } from '../platform/usernamespace.ts';
 import type { Collection, Store } from '../store/types.ts';
 import type { Change } from './changes.ts';
 import {
@@ -26,7 +29,7 @@ import {
 } from './disk.ts';
 import { TreeFiles } from './files.ts';
 import { consume } from './input.ts';
-import { depthMax, OverlayMounter } from './overlay.ts';
+import { depthMax, OverlayMounter, shiftedPlace } from './overlay.ts';
 import { WorkerPool } from './pool.ts';
 import { WritableQuota } from './quota.ts';
 import type { ApplySource, ArchiveLayers, HeldTree, Layer } from './types.ts';
@@ -97,6 +100,9 @@ export class OverlayLayers implements ArchiveLayers {
   readonly #making = new Set<string>();
   /** Writable trees and what they stand on. */
   readonly #writables = new Map<string, ChainId | null>();
+  /** Those of them that are mounted with other ids than they have on the disk. */
+  readonly #shifted = new Set<string>();
+  #shift: { readonly map: IdMap; readonly namespace: number } | null = null;
   /** Trees of `underlay.ts` that are there or being made, by their path. */
   readonly #underlays = new Map<string, Promise<void>>();
   #trash: string[] = [];
@@ -130,6 +136,8 @@ export class OverlayLayers implements ArchiveLayers {
       if (!isContainerId(name)) continue;
       const parent = await this.#readParent(name);
       const record = byCacheId.get(parent);
+      unmount(shiftedPlace(this.#disk, name));
+      if (fs.existsSync(shiftedPlace(this.#disk, name))) this.#shifted.add(name);
       if (record !== undefined || parent === noParent) this.#writables.set(name, record?.id ?? null);
       else this.#log.error({ container: name }, 'the layer below a container is not known');
     }
@@ -239,7 +247,39 @@ export class OverlayLayers implements ArchiveLayers {
 
   // Writable trees --------------------------------------------------------------------------------------------------
 
-  async createWritable(containerId: string, parent: ChainId | null, bytesMax = 0): Promise<void> {
+  /**
+   * From now on trees that were made `shifted` are mounted with these ids, while the disk keeps those of the images. Throws
+   * when the kernel or the file system cannot do it.
+   */
+  async shiftIds(map: IdMap): Promise<void> {
+    // The machine's root, who works in the trees for the container, must be somebody on the disk too.
+    const after = (ranges: readonly IdRange[]) => Math.max(...ranges.map(({ inside, size }) => inside + size));
+    const withRoot = (ranges: readonly IdRange[]) => [...ranges, { inside: after(ranges), outside: 0, size: 1 }];
+    using held = await makeUserNamespace({ users: withRoot(map.users), groups: withRoot(map.groups) });
+    const tree = openTree(this.#disk.root);
+    try {
+      shiftIds(tree, held.user);
+    } catch (cause) {
+      throw internal(
+        `userns-remap needs mounts with shifted ids (Linux 5.19, and a file system that has them): ${messageOf(cause)}`,
+        { cause },
+      );
+    } finally {
+      fs.closeSync(tree);
+    }
+    this.#shift = { map, namespace: fs.openSync(`/proc/self/fd/${held.user}`, 'r') };
+  }
+
+  /** The ids that shifted trees get; null: none are shifted. */
+  get shiftedIds(): IdMap | null {
+    return this.#shift?.map ?? null;
+  }
+
+  idsOf(containerId: string): IdMap | null {
+    return this.#shifted.has(containerId) ? this.shiftedIds : null;
+  }
+
+  async createWritable(containerId: string, parent: ChainId | null, bytesMax = 0, shifted = false): Promise<void> {
     if (this.#writables.has(containerId)) return;
     const top = parent === null ? undefined : this.#existing(parent);
     this.#writables.set(containerId, parent); // from now on the layer stays
@@ -253,7 +293,9 @@ export class OverlayLayers implements ArchiveLayers {
         this.#underlay(parent),
         ...['diff', 'work', 'merged'].map((name) => makeDirectory(path.join(temporary, name))),
         fs.promises.symlink(top?.cacheId ?? noParent, path.join(temporary, 'parent')),
+        ...(shifted ? [makeDirectory(path.join(temporary, 'shifted'))] : []),
       ]);
+      if (shifted) this.#shifted.add(containerId);
       await fs.promises.rename(temporary, dir);
     } catch (error) {
       this.#writables.delete(containerId);
@@ -275,9 +317,21 @@ export class OverlayLayers implements ArchiveLayers {
       const underlay = await this.#underlay(parent);
       const links = parent === null ? [] : this.#stack(parent).map((record) => record.link);
       // Somebody else may have mounted it while the underlay was being made.
-      if (!isMounted(merged)) this.#mounter.mount(containerId, underlay, links, merged);
+      if (!isMounted(merged)) this.#mount(containerId, underlay, links, merged);
     }
     return merged;
+  }
+
+  #mount(containerId: string, underlay: string, links: readonly string[], merged: string): void {
+    if (this.#shift === null || !this.#shifted.has(containerId)) {
+      this.#mounter.mount(containerId, underlay, links, merged);
+      return;
+    }
+    // Root of the container must be able to come here, nobody else; but that group is nobody where the store is seen shifted.
+    const dir = path.dirname(merged);
+    fs.chownSync(dir, 0, 0);
+    this.#mounter.mountShifted(containerId, underlay, links, merged, this.#shift.namespace);
+    fs.chownSync(dir, 0, rootOutside(this.#shift.map).gid);
   }
 
   async unmountWritable(containerId: string): Promise<void> {
@@ -328,8 +382,10 @@ export class OverlayLayers implements ArchiveLayers {
     const { dir, merged } = writablePaths(this.#disk, containerId);
     unmount(merged);
     this.#quota.release(dir);
+    unmount(shiftedPlace(this.#disk, containerId));
     await this.#discard(dir);
     this.#writables.delete(containerId);
+    this.#shifted.delete(containerId);
   }
 
   async writableSize(containerId: string): Promise<number> {
@@ -374,6 +430,7 @@ export class OverlayLayers implements ArchiveLayers {
   async close(): Promise<void> {
     await Promise.all([this.#pool.close(), this.files.close()]);
     this.#mounter.close();
+    if (this.#shift !== null) fs.closeSync(this.#shift.namespace);
   }
 
   // ------------------------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@
  * swept at start. Untar, diff and hashing run in worker threads, path by path through `openat2(RESOLVE_IN_ROOT)`.
  */
 import type { Readable } from 'node:stream';
+import type { IdMap } from '../lib/idmap.ts';
 import type { ChainId, DiffId } from '../lib/ids.ts';
 import type { Change } from './changes.ts';
 import type { TreeFiles } from './files.ts';
@@ -51,8 +52,11 @@ export interface LayerStore {
   /** Keeps layers from `remove` until the lease is disposed of. */
   lease(...chains: readonly ChainId[]): Disposable;
 
-  /** Makes the writable tree of a container, which may hold `bytesMax` (0 or left out: no limit). Repeating it is not an error. */
-  createWritable(containerId: string, parent: ChainId | null, bytesMax?: number): Promise<void>;
+  /**
+   * Makes the writable tree of a container, which may hold `bytesMax` (0 or left out: no limit); `shifted` ones
+   * are mounted with other ids. Repeating it is not an error.
+   */
+  createWritable(containerId: string, parent: ChainId | null, bytesMax?: number, shifted?: boolean): Promise<void>;
   /** Throws dockerd's refusal where the file system cannot limit writable trees. */
   mustLimitWritable(): void;
   /** Another limit for a tree that was made with one. */
@@ -65,6 +69,10 @@ export interface LayerStore {
   holdWritable(containerId: string): Promise<HeldTree>;
   /** Unmounts, renames aside and deletes (the deletion goes on behind). Repeating it is not an error. */
   removeWritable(containerId: string): Promise<void>;
+  /** The ids that trees made `shifted` show; null: none are shifted. */
+  readonly shiftedIds: IdMap | null;
+  /** The ids that a container's mounted tree shows; null: those on the disk. */
+  idsOf(containerId: string): IdMap | null;
   /** Bytes in the writable tree; walked in a worker. */
   writableSize(containerId: string): Promise<number>;
   /** Paths of the overlay for `GraphDriver.Data` of inspect: LowerDir, UpperDir, WorkDir, MergedDir. */

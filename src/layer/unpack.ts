@@ -5,6 +5,7 @@
 import { createHash } from 'node:crypto';
 import fs from 'node:fs';
 import { EngineError, invalid, messageOf } from '../lib/errors.ts';
+import { type IdMap, idOutside } from '../lib/idmap.ts';
 import {
   type ByteString,
   chmodAt,
@@ -71,6 +72,8 @@ export interface PlaceOptions {
   readonly keepKinds: boolean;
   /** Whose all files become; null: whose the archive says. */
   readonly owner: { readonly uid: number; readonly gid: number } | null;
+  /** How ids of the container are those of its tree; null: they are. */
+  readonly ids: IdMap | null;
   readonly cancelled: () => boolean;
 }
 
@@ -87,7 +90,15 @@ export function unpack(options: UnpackOptions): Unpacked {
     arrived: (bytes) => void hash.update(bytes),
   });
   const root = fs.openSync(tree, O_RDONLY | O_DIRECTORY);
-  const unpacker = new Unpacker(reader, { root, at: '', recipe, into: options.into, keepKinds: false, owner: null });
+  const unpacker = new Unpacker(reader, {
+    root,
+    at: '',
+    recipe,
+    into: options.into,
+    keepKinds: false,
+    owner: null,
+    ids: null,
+  });
   try {
     unpackAll(unpacker, reader);
     syncFileSystem(root);
@@ -175,6 +186,7 @@ interface Placement {
   readonly into: string;
   readonly keepKinds: boolean;
   readonly owner: { readonly uid: number; readonly gid: number } | null;
+  readonly ids: IdMap | null;
 }
 
 class Unpacker {
@@ -197,7 +209,10 @@ class Unpacker {
   }
 
   place(described: TarEntry): void {
-    const entry = this.#options.owner === null ? described : { ...described, ...this.#options.owner };
+    const { owner, ids } = this.#options;
+    const own = owner === null ? described : { ...described, ...owner };
+    const entry =
+      ids === null ? own : { ...own, uid: idOutside(ids.users, own.uid), gid: idOutside(ids.groups, own.gid) };
     const parts = partsOf(entry.name);
     const name = parts.pop();
     // What an archive says about its own root is ignored, as the root of a container always is 0755 root.

@@ -35,7 +35,7 @@ const doers: { readonly [N in JobName]: (ask: Jobs[N]['ask']) => Jobs[N]['answer
       const target = openTarget(opened, path, mounts);
       fs.closeSync(target.fd);
       const cancelled = () => Atomics.load(cancel, 0) !== 0;
-      return placeFiles({ ...options, fd, root: opened, at: target.at, cancelled });
+      return placeFiles({ ...options, ids: root.ids, fd, root: opened, at: target.at, cancelled });
     }),
   changes: ({ upper, below }) => changes(upper, below),
   open: ({ stream, source, ring }) => {
@@ -74,11 +74,11 @@ function begin(source: StreamSource): Begun {
   const nothing = () => undefined;
   if ('layer' in source) return { parts: readRecipe(source.layer), close: nothing };
   if ('upper' in source) return { parts: diff(source.upper), close: nothing };
-  if ('tree' in source) return packTree(source.tree);
+  if ('tree' in source) return packTree(source.tree, source.ids);
   const tree = openRoot(source.root);
   try {
     const pack = source.as === 'archive' ? packPath : packResource;
-    const { stat, parts, close } = pack(tree.root, source.path);
+    const { stat, parts, close } = pack(tree.root, source.path, source.root.ids);
     return {
       stat,
       parts,

@@ -3,7 +3,7 @@ import fs from 'node:fs';
 import path from 'node:path';
 import { isErrno } from '../platform/libc.ts';
 import { unmount } from '../platform/mount.ts';
-import { createNetworkNamespace, inNamespace } from '../platform/namespace.ts';
+import { createNetworkNamespace, inNamespace, keepNamespace } from '../platform/namespace.ts';
 import { Netlink } from '../platform/netlink.ts';
 
 const loopbackIndex = 1;
@@ -27,11 +27,12 @@ export class Namespaces {
     return fs.readdirSync(this.#directory);
   }
 
-  /** A new namespace with loopback up. A leftover of the same name is replaced. */
-  create(containerId: string): string {
+  /** A new namespace, or the new one at the path `from`, with loopback up. A leftover of the same name is replaced. */
+  create(containerId: string, from?: string): string {
     const file = this.pathOf(containerId);
     this.remove(containerId);
-    createNetworkNamespace(file);
+    if (from === undefined) createNetworkNamespace(file);
+    else keepNamespace(from, file);
     try {
       inNamespace(file, 'net', () => {
         // Interfaces yet to come have no IPv6 while their network has none: no link-local addresses, no multicast noise.

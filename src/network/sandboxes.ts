@@ -179,7 +179,7 @@ export class Sandboxes {
       const published = firewall.publish(this.#publicationsOf(live));
       published.catch(() => undefined);
       const { namespacePath } = live.sandbox;
-      namespaces.create(live.containerId);
+      namespaces.create(live.containerId, request.namespace);
       this.#resolve(live);
       for (const { joined } of joinedOf(live)) this.#wire(namespacePath, wires.find(joined.networkId), joined);
       if (gateway) routeThrough(namespacePath, gateway.joined);

@@ -60,6 +60,8 @@ export const isJoined = (endpoint: Endpoint): endpoint is JoinedEndpoint => endp
 export type Endpoints = Readonly<Record<string, Endpoint>>;
 
 export interface JoinRequest {
+  /** Path of a new network namespace to take instead of making one. */
+  readonly namespace?: string | undefined;
   readonly containerId: ContainerId;
   readonly containerName: string;
   /** The networks to join, by name. `host` alone, or any others. */

@@ -61,3 +61,14 @@ export function createNetworkNamespace(path: string): void {
     fs.closeSync(home);
   }
 }
+
+/** Keeps the namespace at `from` alive by a bind mount on the (new, empty) file `path`. */
+export function keepNamespace(from: string, path: string): void {
+  fs.closeSync(fs.openSync(path, 'w', 0o444));
+  try {
+    bindMount(from, path);
+  } catch (error) {
+    fs.rmSync(path, { force: true });
+    throw error;
+  }
+}

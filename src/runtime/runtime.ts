@@ -14,6 +14,7 @@ import os from 'node:os';
 import path from 'node:path';
 import type { HostConfig } from '../container/types.ts';
 import { internal, invalid, messageOf } from '../lib/errors.ts';
+import { idOutside } from '../lib/idmap.ts';
 import type { ContainerId } from '../lib/ids.ts';
 import type { Log } from '../lib/log.ts';
 import { isErrno } from '../platform/libc.ts';
@@ -81,6 +82,8 @@ export interface IsolationDefaults {
   readonly noNewPrivileges: boolean;
   /** Path of a profile, `unconfined`, or `builtin`. */
   readonly seccompProfile: string;
+  /** Containers have user namespaces of their own. */
+  readonly remapped: boolean;
 }
 
 const isolationUnlessConfigured: IsolationDefaults = {
@@ -88,6 +91,7 @@ const isolationUnlessConfigured: IsolationDefaults = {
   initPath: '',
   noNewPrivileges: false,
   seccompProfile: 'builtin',
+  remapped: false,
 };
 
 export interface LocalRuntime extends Runtime, Disposable {
@@ -264,6 +268,7 @@ class OciRuntime implements LocalRuntime {
         ...(apparmor ? ['name=apparmor'] : []),
         `name=seccomp,profile=${profile}`,
         ...(noNewPrivileges ? ['name=no-new-privileges'] : []),
+        ...(this.#isolation.remapped ? ['name=userns'] : []),
       ],
       initBinary: initPath || path.basename(findInit('') ?? ''),
     };
@@ -866,7 +871,9 @@ function makeWorkingDirectory(launch: LaunchSpec, user: { readonly uid: number; 
   const directory = launch.config.WorkingDir;
   if (directory === '' || directory === '/') return;
   try {
-    makeDirectories(launch.rootfs, directory, user.uid, user.gid);
+    const ids = launch.userNamespace?.ids;
+    const [uid, gid] = ids ? [idOutside(ids.users, user.uid), idOutside(ids.groups, user.gid)] : [user.uid, user.gid];
+    makeDirectories(launch.rootfs, directory, uid, gid);
   } catch (error) {
     if (isErrno(error, 'ENOTDIR')) throw invalid(`Cannot mkdir: ${directory} is not a directory`, { cause: error });
     throw error;

@@ -47,6 +47,12 @@ export function openShared(launch: LaunchSpec, directory: string): Shared {
   }
 }
 
+/** A namespace of a running container. */
+export function openNamespace(owner: NamespaceOwner, type: 'user'): Disposable & { readonly fd: number } {
+  const fd = openOf(owner, `ns/${type}`);
+  return { fd, [Symbol.dispose]: () => fs.closeSync(fd) };
+}
+
 /** Opened first, checked then: a number that has become somebody else's is noticed. */
 function openOf(owner: NamespaceOwner, name: string): number {
   let fd: number;

@@ -1,6 +1,7 @@
 /** The OCI runtime spec (`config.json`) of a container, the way dockerd 20.10 makes it on Linux. */
 import fs from 'node:fs';
 import type { MountPoint } from '../container/types.ts';
+import type { IdRange } from '../lib/idmap.ts';
 import { capabilitiesOf } from './capabilities.ts';
 import type { KernelLimits } from './cgroup.ts';
 import { type Device, devicesOf } from './devices.ts';
@@ -51,6 +52,12 @@ export interface OciProcess {
   readonly apparmorProfile?: string;
 }
 
+export interface OciIdMapping {
+  readonly containerID: number;
+  readonly hostID: number;
+  readonly size: number;
+}
+
 export interface OciSpec {
   readonly ociVersion: string;
   readonly process: OciProcess;
@@ -59,6 +66,8 @@ export interface OciSpec {
   readonly mounts: readonly OciMount[];
   readonly annotations?: Readonly<Record<string, string>>;
   readonly linux: {
+    readonly uidMappings?: readonly OciIdMapping[];
+    readonly gidMappings?: readonly OciIdMapping[];
     readonly namespaces: readonly { readonly type: string; readonly path?: string }[];
     readonly cgroupsPath: string;
     readonly resources: Resources;
@@ -133,6 +142,10 @@ export function buildSpec(
       ...(ownUts && { hostname: launch.hostname }),
       mounts: mountsOf(launch, shared.sharedMemory, init),
       linux: {
+        ...(launch.userNamespace && {
+          uidMappings: mappings(launch.userNamespace.ids.users),
+          gidMappings: mappings(launch.userNamespace.ids.groups),
+        }),
         namespaces: namespacesOf(launch, host, shared),
         cgroupsPath: launch.cgroupPath,
         resources: { ...resources, devices: rules },
@@ -153,6 +166,9 @@ function seccompOf(security: SecurityOptions, host: Host, capabilities: readonly
   if (profile === 'unconfined') return null;
   return profile === 'builtin' ? defaultSeccomp(capabilities) : profile({ capabilities });
 }
+
+const mappings = (ranges: readonly IdRange[]): readonly OciIdMapping[] =>
+  ranges.map(({ inside, outside, size }) => ({ containerID: inside, hostID: outside, size }));
 
 /** JSON of a spec. An unlimited rlimit is 2^64-1, which no JavaScript number holds. */
 export function encodeSpec(spec: OciSpec | OciProcess): string {
@@ -195,7 +211,7 @@ export function environment(
 }
 
 function namespacesOf(
-  { hostConfig, networkNamespace }: LaunchSpec,
+  { hostConfig, networkNamespace, userNamespace }: LaunchSpec,
   host: Host,
   shared: Pick<Shared, 'pidNamespace' | 'ipcNamespace'>,
 ): OciSpec['linux']['namespaces'] {
@@ -207,6 +223,7 @@ function namespacesOf(
   add('pid', hostConfig.PidMode, shared.pidNamespace);
   add('ipc', hostConfig.IpcMode, shared.ipcNamespace);
   add('uts', hostConfig.UTSMode, null);
+  if (userNamespace) namespaces.push({ type: 'user', path: userNamespace.path });
   if (networkNamespace !== null) namespaces.push({ type: 'network', path: networkNamespace });
   if (host.cgroupVersion === 2 && !hostConfig.Privileged) namespaces.push({ type: 'cgroup' });
   return namespaces;
@@ -215,10 +232,16 @@ function namespacesOf(
 const hasPing = fs.existsSync('/proc/sys/net/ipv4/ping_group_range');
 const hasPortStart = fs.existsSync('/proc/sys/net/ipv4/ip_unprivileged_port_start');
 
+/** Of a user namespace, the kernel takes groups alone that are there. */
+function lastGroup({ userNamespace }: LaunchSpec): number {
+  const first = userNamespace?.ids.groups.find(({ inside }) => inside === 0);
+  return first ? first.inside + first.size - 1 : 2 ** 31 - 1;
+}
+
 function sysctlsOf(launch: LaunchSpec, ownUts: boolean): Readonly<Record<string, string>> {
   const ownNetwork = launch.networkNamespace !== null && !launch.hostConfig.NetworkMode.startsWith('container:');
   return {
-    ...(ownNetwork && hasPing && { 'net.ipv4.ping_group_range': '0 2147483647' }),
+    ...(ownNetwork && hasPing && { 'net.ipv4.ping_group_range': `0 ${lastGroup(launch)}` }),
     ...(ownNetwork && hasPortStart && { 'net.ipv4.ip_unprivileged_port_start': '0' }),
     ...(ownUts && launch.config.Domainname !== '' && { 'kernel.domainname': launch.config.Domainname }),
     ...Object.fromEntries(

@@ -6,6 +6,7 @@
  */
 import type { HostConfig, MountPoint } from '../container/types.ts';
 import type { RunConfig } from '../image/types.ts';
+import type { IdMap } from '../lib/idmap.ts';
 import type { ContainerId } from '../lib/ids.ts';
 import type { KernelLimits } from './cgroup.ts';
 import type { MachineLimits } from './machine.ts';
@@ -24,6 +25,8 @@ export interface LaunchSpec {
   /** Containers whose namespaces are shared; with IPC comes /dev/shm. */
   readonly pidNamespaceOf?: NamespaceOwner | undefined;
   readonly ipcNamespaceOf?: NamespaceOwner | undefined;
+  /** The user namespace, and how its ids are the machine's; null: the machine's. */
+  readonly userNamespace?: { readonly path: string; readonly ids: IdMap } | null | undefined;
   /** Files of the engine bound over the image's: resolv.conf, hosts, hostname. Null ones are not bound. */
   readonly resolvConf: string | null;
   readonly hosts: string | null;

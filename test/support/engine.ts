@@ -92,6 +92,8 @@ export class TestEngine {
 
   static async start(options: EngineOptions = {}): Promise<TestEngine> {
     const directory = fs.mkdtempSync(path.join(os.tmpdir(), 'engine-'));
+    // Containers in user namespaces come through here.
+    fs.chmodSync(directory, 0o711);
     const paths: EnginePaths = {
       directory,
       dataRoot: options.dataRoot ?? path.join(directory, 'data'),
