@@ -46,7 +46,7 @@ export async function prepareMounts(
       }
       const claim = volume === null ? volumes.claim(mount.name ?? '') : await volumes.obtain(volume);
       claims.push(claim);
-      if (claim.writes.length > 0) await giveToRoot(set, id, claim.path);
+      await giveToRoot(set, id, claim.path);
       mounts.push({ ...mount, name: claim.name, source: claim.path });
       if (plan.copyUp) filled.push({ plan, claim });
     }
@@ -73,12 +73,12 @@ async function checkSources(planned: readonly PlannedMount[]): Promise<void> {
   }
 }
 
-/** A new volume belongs to root, also where root is somebody else. */
+/** A volume that nothing is in belongs to root, also where root is somebody else. */
 async function giveToRoot(set: ContainerSet, id: ContainerId, volume: string): Promise<void> {
   const ids = set.parts.layers.idsOf(id);
   if (ids === null) return;
   const { uid, gid } = rootOutside(ids);
-  await fs.chown(volume, uid, gid);
+  if ((await fs.readdir(volume)).length === 0) await fs.chown(volume, uid, gid);
 }
 
 async function fillAll(
