@@ -3,7 +3,7 @@ import http from 'node:http';
 
 export class Client {
   readonly #socketPath: string;
-  readonly #agent = new http.Agent({ keepAlive: true, maxSockets: 64 });
+  readonly #agent = new http.Agent({ keepAlive: true, maxSockets: 128 });
 
   constructor(socketPath: string) {
     this.#socketPath = socketPath;
@@ -45,6 +45,17 @@ export class Client {
 
   async json<T>(method: string, path: string, body?: unknown): Promise<T> {
     return JSON.parse((await this.call(method, path, body)).body.toString()) as T;
+  }
+
+  /** Asks for a stream without an end and gives back how to leave it. */
+  open(path: string, take: (part: Buffer) => void): () => void {
+    const question = http.request({ socketPath: this.#socketPath, path, agent: false }, (answer) => {
+      answer.on('data', take);
+      answer.on('error', () => undefined);
+    });
+    question.on('error', () => undefined);
+    question.end();
+    return () => question.destroy();
   }
 
   close(): void {

@@ -12,6 +12,7 @@ import { commitRows } from './rows-commit.ts';
 import { fileRows } from './rows-files.ts';
 import { healthRows } from './rows-health.ts';
 import { logRows } from './rows-logs.ts';
+import { statsRows } from './rows-stats.ts';
 
 export interface Row {
   readonly id: string;
@@ -275,6 +276,7 @@ export const rows: readonly Row[] = [
       void (await client.call('DELETE', '/images/127.0.0.1:5000/bench/layers:1').catch(() => {})),
   },
   ...commitRows,
+  ...statsRows,
   ...fileRows,
   ...healthRows,
   ...logRows,
