@@ -2,6 +2,7 @@
 import fs from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
+import type { RunConfig } from '../image/types.ts';
 import { invalid } from '../lib/errors.ts';
 import { type ContainerId, newId, shortId } from '../lib/ids.ts';
 import { nowNano, rfc3339Nano } from '../lib/time.ts';
@@ -47,7 +48,9 @@ export async function createContainer(
     dataRoot: path.dirname(parts.dir),
   });
   portsToPublish(portOptions(merged, hostConfig));
-  const network = chooseNetwork(set, body, own, hostConfig);
+  const network = chooseNetwork(set, body, beyond(own, image.config), hostConfig);
+  if (hostConfig.NetworkMode === 'host' && Object.keys(hostConfig.PortBindings ?? {}).length > 0)
+    warnings.push('Published ports are discarded when using host network mode');
 
   const id = newId<ContainerId>();
   const chosen = wanted === '' ? inventName((taken) => set.index.holderOf(taken) !== undefined) : wanted;
@@ -84,6 +87,14 @@ export async function createContainer(
   await set.commit(record, [...prepared.events, containerEvent(record, 'create')], prepared.writes);
   undo.move();
   return { Id: id, Warnings: warnings };
+}
+
+/** Without the ports that the image exposes anyway: a client that creates a container of an inspect says them as its own. */
+function beyond(own: RunConfig, image: RunConfig): RunConfig {
+  const ports = Object.entries(own.ExposedPorts ?? {}).filter(
+    ([port]) => !Object.hasOwn(image.ExposedPorts ?? {}, port),
+  );
+  return { ...own, ExposedPorts: Object.fromEntries(ports) };
 }
 
 /** Empty where a name of its own would be refused: what inspect shows must be good for a create again. */
