@@ -147,10 +147,12 @@ export class Prober {
     const ranForMs = Number(start / 1_000_000n) - Date.parse(this.#startedAt);
     const health = healthAfter(before, result, this.#plan, ranForMs);
     live.health = health;
-    if (health.status === before.status) return;
+    // Compared with the record, so that a change which could not be written is tried again.
+    if (this.#set.records.get(this.#id)?.health?.status === health.status) return;
     await this.#set.inLane(this.#id, async () => {
       const record = this.#set.records.get(this.#id);
-      if (this.#stopped || record === undefined || !isRunning(record)) return;
+      if (this.#stopped || record === undefined || !isRunning(record) || record.health?.status === health.status)
+        return;
       await this.#set.commit({ ...record, health }, [containerEvent(record, `health_status: ${health.status}`)]);
     });
   }

@@ -46,12 +46,11 @@ export function removalOf(set: ContainerSet, record: ContainerRecord, withVolume
     (name) => set.usersOfVolume(name).length <= 1,
   );
   return {
-    writes: [set.records.remove(record.id), ...volumes.writes],
+    writes: [set.records.remove(record.id), ...set.graves.bury(record, exitCodeOf(record)), ...volumes.writes],
     events: [...volumes.events, containerEvent(record, 'destroy')],
     keep: volumes.keep,
     finish: async () => {
       const log = set.logOf(record);
-      set.graves.bury(record.id, record.name, exitCodeOf(record));
       set.live(record.id).endRun({ exitCode: exitCodeOf(record) });
       set.forget(record);
       await parts.layers.removeWritable(record.id);

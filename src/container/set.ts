@@ -47,7 +47,7 @@ export class ContainerSet {
   readonly parts: ContainerParts;
   readonly records: Collection<ContainerRecord>;
   readonly index: ContainerIndex;
-  readonly graves = new Graves();
+  readonly graves: Graves;
   readonly #lanes: Lanes;
   readonly #live = new Map<ContainerId, LiveContainer>();
   readonly #logs = new Map<ContainerId, ContainerLog>();
@@ -59,6 +59,7 @@ export class ContainerSet {
   constructor(parts: ContainerParts) {
     this.parts = parts;
     this.records = parts.store.collection<ContainerRecord>({ kind: 'container', schema: 2, upgrade });
+    this.graves = new Graves(parts.store);
     this.index = new ContainerIndex(this.records);
     this.#lanes = new Lanes(parts.log);
   }

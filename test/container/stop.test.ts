@@ -150,8 +150,12 @@ test('what removes itself: wait answers afterwards by id, prefix and name; its a
   assert.ok(fs.existsSync(volume.Source));
   await ask(Id, 'start');
   await eventually(async () => assert.equal((await engine.api('GET', `/v1.26/containers/${Id}/json`)).status, 404));
-  for (const ref of [Id, Id.slice(0, 12), 'brief']) {
-    const answer = await ask(ref, 'wait');
+  for (const ref of [Id, Id.slice(0, 12), 'brief', 'after a crash']) {
+    if (ref === 'after a crash') {
+      await engine.kill9();
+      await engine.launch();
+    }
+    const answer = await ask(ref === 'after a crash' ? 'brief' : ref, 'wait');
     assert.deepEqual([answer.status, answer.json()], [200, { StatusCode: 42 }], ref);
   }
   await eventually(() => assert.equal(fs.existsSync(volume.Source), false));
