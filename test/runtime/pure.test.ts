@@ -340,6 +340,55 @@ describe('spec', () => {
     assert.match(encodeSpec(spec), /"hard":18446744073709551615,"soft":18446744073709551615/);
   });
 
+  it('runs the command under an init', () => {
+    const { spec } = specOf({ cmd: ['echo', 'x'], init: '/usr/bin/tini-static' });
+    assert.deepEqual(spec.process.args, ['/sbin/docker-init', '--', 'echo', 'x']);
+    assert.ok(
+      spec.mounts.some(
+        ({ source, destination }) => destination === '/sbin/docker-init' && source.endsWith('tini-static'),
+      ),
+    );
+  });
+
+  it('maps the ids of a user namespace', () => {
+    const ranges = [{ inside: 0, outside: 100_000, size: 1000 }];
+    const { spec } = specOf({
+      cmd: ['true'],
+      spec: { networkNamespace: '/n', userNamespace: { path: '/u', ids: { users: ranges, groups: ranges } } },
+    });
+    assert.deepEqual(spec.linux.uidMappings, [{ containerID: 0, hostID: 100_000, size: 1000 }]);
+    assert.ok(spec.linux.namespaces.some(({ type, path: at }) => type === 'user' && at === '/u'));
+    assert.equal(spec.linux.sysctl['net.ipv4.ping_group_range'], '0 999');
+  });
+
+  it('takes the daemon’s defaults, which a container can turn off', () => {
+    const strict: Host = { ...host, noNewPrivileges: true, seccomp: 'unconfined' };
+    const { spec } = specOf({ cmd: ['true'] }, strict);
+    assert.deepEqual([spec.process.noNewPrivileges, spec.linux.seccomp], [true, undefined]);
+    const SecurityOpt = ['no-new-privileges=false', 'seccomp=builtin'];
+    const own = specOf({ cmd: ['true'], host: { SecurityOpt } }, strict).spec;
+    assert.equal(own.process.noNewPrivileges, false);
+    assert.equal(own.linux.seccomp?.defaultAction, 'SCMP_ACT_ERRNO');
+  });
+
+  it('keeps every digit of the numbers of a seccomp profile', () => {
+    const rule = {
+      names: ['x'],
+      action: 'SCMP_ACT_ERRNO',
+      args: [{ index: 1, value: 1, valueTwo: 2, op: 'SCMP_CMP_MASKED_EQ' }],
+    };
+    const text = JSON.stringify({ defaultAction: 'SCMP_ACT_ALLOW', syscalls: [rule] }).replace(
+      '"valueTwo":2',
+      '"valueTwo":18446744073709551615',
+    );
+    const { spec } = specOf({ cmd: ['true'], host: { SecurityOpt: [`seccomp=${text}`] } });
+    assert.match(encodeSpec(spec), /"valueTwo":18446744073709551615/);
+    assert.throws(
+      () => parseSecurityOptions([`seccomp=${text.replace('615', '616')}`]),
+      /valueTwo is not a whole number/,
+    );
+  });
+
   it('reads security options', () => {
     assert.equal(parseSecurityOptions(['no-new-privileges']).noNewPrivileges, true);
     assert.equal(parseSecurityOptions(['no-new-privileges:false']).noNewPrivileges, false);
