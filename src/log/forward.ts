@@ -153,6 +153,7 @@ export class Forwarder implements Hold {
   async #run(): Promise<void> {
     const { signal } = this.#stop;
     this.isRunning = true;
+    let failed = false;
     const unsubscribe = this.#parts.subscribe(this.#bell.ring, pollMs);
     try {
       const from = this.#startingPoint();
@@ -171,7 +172,8 @@ export class Forwarder implements Hold {
       await this.#deliver(joiner.flush());
       this.#advance(joiner.progress);
     } catch (error) {
-      if (!signal.aborted) this.#tell('error', error, 'forwarding a log has ended');
+      failed = !signal.aborted;
+      if (failed) this.#tell('error', error, 'forwarding a log failed; it is tried again');
     } finally {
       unsubscribe();
       this.cursor.close();
@@ -181,8 +183,9 @@ export class Forwarder implements Hold {
       this.isRunning = false;
       this.#recent = [];
     }
+    if (failed) setTimeout(() => this.drain(), retryMsMax).unref();
     // Started again while the last lines were on their way.
-    if (this.#live && !signal.aborted) this.drain();
+    else if (this.#live && !signal.aborted) this.drain();
   }
 
   /** What was written down, as far as its files are still there; else the oldest there is. */

@@ -3,7 +3,6 @@
  * writes leaves the older line; files are named by inode, which a rotation does not change.
  */
 import fs from 'node:fs';
-import { isErrno } from '../platform/libc.ts';
 
 export interface SavedPoint {
   readonly inode: bigint;
@@ -33,9 +32,9 @@ export class PositionFile {
     let line: string;
     try {
       line = fs.readFileSync(this.#path, 'latin1');
-    } catch (error) {
-      if (isErrno(error, 'ENOENT')) return null;
-      throw error;
+    } catch {
+      // Whatever is wrong with it, lines sent twice are better than a container that does not start.
+      return null;
     }
     const [, outFile, outOffset, errFile, errOffset, lost] = pattern.exec(line) ?? [];
     if (outFile === undefined || errFile === undefined) return null;

@@ -346,7 +346,7 @@ test('on the wire, what dockerd sends', { skip: !fs.existsSync(dockerd) && 'no d
   for (const [index, [type, options, sink, normal]] of cases.entries()) {
     const got: string[] = [];
     for (const each of [reference, engine]) {
-      sink.messages.length = 0;
+      sink.clear();
       const body = { Env: ['E1=v 1'], Labels: { l1: 'x,y', 'l.2': 'z=' } };
       const { Id } = await each.call('POST', `/v1.26/containers/create?name=wire${index}`, {
         Image: 'busybox',

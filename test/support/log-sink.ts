@@ -16,6 +16,8 @@ export interface Sink {
   readonly connections: () => number;
   readonly refusals: string[];
   text(): string;
+  /** Forgets what has come. */
+  clear(): void;
   bytes(): Buffer;
   command(word: 'pause' | 'resume' | 'drop'): void;
   /** Resolves when `condition` holds for what has come. */
@@ -55,7 +57,14 @@ export async function startSink(
     else if (told.at === 'refused') refusals.push(told.why);
   });
   void gone.then(() => listening.reject(new Error(`the sink ended: ${wrong}`)));
-  const text = () => Buffer.concat(messages).toString('latin1');
+  // Asked for again and again while megabytes come: what has been turned into text stays so.
+  let read = 0;
+  let known = '';
+  const text = (): string => {
+    known += Buffer.concat(messages.slice(read)).toString('latin1');
+    read = messages.length;
+    return known;
+  };
   const close = async () => {
     if (child.exitCode === null) child.kill('SIGKILL');
     await gone;
@@ -69,11 +78,16 @@ export async function startSink(
     complete: complete.promise,
     connections: () => connections,
     text,
+    clear: () => {
+      messages.length = 0;
+      read = 0;
+      known = '';
+    },
     bytes: () => Buffer.concat(messages),
     command: (word) => void stdin.write(`${word}\n`),
     until: async (condition, timeoutMs = 10_000) => {
       await eventually(() => {
-        if (!condition(text())) throw new Error(`the sink got ${JSON.stringify(text().slice(-2000))}`);
+        if (!condition(text())) throw new Error(`the sink got ${JSON.stringify(text().slice(-300))}`);
       }, timeoutMs);
     },
     close,
