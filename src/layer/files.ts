@@ -2,7 +2,7 @@
 import type { Readable } from 'node:stream';
 import type { IdMap } from '../lib/idmap.ts';
 import type { PathStat, RootSource } from './confined.ts';
-import { consume } from './input.ts';
+import { consumeShared } from './input.ts';
 import { WorkerPool } from './pool.ts';
 import type { PlaceOptions } from './unpack.ts';
 
@@ -45,8 +45,8 @@ export class TreeFiles {
   /** Unpacks an archive into the directory at a path. Nothing is read before that is known to be one that can be written. */
   async place({ root, path, mounts, from, signal, ...options }: PlaceRequest): Promise<void> {
     await this.#pool.run('checkPlace', { root, path, mounts });
-    await consume({ from: { stream: from }, signal }, (fd, cancel) =>
-      this.#pool.run('place', { fd, root, path, mounts, options, cancel }),
+    await consumeShared({ from: { stream: from }, signal }, (source, cancel) =>
+      this.#pool.run('place', { from: source, root, path, mounts, options, cancel }),
     );
   }
 

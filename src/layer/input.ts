@@ -15,6 +15,7 @@ import { createGunzip, createZstdDecompress } from 'node:zlib';
 import { invalid, notImplemented } from '../lib/errors.ts';
 import { makePipe } from '../platform/files.ts';
 import { isErrno } from '../platform/libc.ts';
+import { createRing, type Ring, RingWriter } from './ring.ts';
 import type { ApplySource, Compression } from './types.ts';
 
 const pipeSize = 1024 * 1024;
@@ -78,9 +79,28 @@ export async function consume<T>(
   source: Pick<ApplySource, 'from' | 'progress' | 'signal'>,
   work: (fd: number, cancel: Int32Array) => Promise<T>,
 ): Promise<T> {
-  const { signal } = source;
-  signal?.throwIfAborted();
+  source.signal?.throwIfAborted();
   const input = await openInput(source);
+  return worked(input, source.signal, (cancel) => work(input.fd, cancel));
+}
+
+/** As `consume`, but a stream that is not compressed goes through memory shared with the worker. */
+export async function consumeShared<T>(
+  { from: { stream }, signal }: { readonly from: { readonly stream: Readable }; readonly signal: AbortSignal },
+  work: (from: number | Ring, cancel: Int32Array) => Promise<T>,
+): Promise<T> {
+  signal.throwIfAborted();
+  const { start, whole } = await peek(stream, magicLength);
+  if (recognise(start) !== 'none') return consume({ from: { stream: whole }, signal }, work);
+  const input = new RingInput(whole);
+  return worked(input, signal, (cancel) => work(input.ring, cancel));
+}
+
+async function worked<T>(
+  input: Omit<Input, 'fd'>,
+  signal: AbortSignal | undefined,
+  work: (cancel: Int32Array) => Promise<T>,
+): Promise<T> {
   const cancel = new Int32Array(new SharedArrayBuffer(4));
   const abort = () => {
     Atomics.store(cancel, 0, 1);
@@ -88,7 +108,7 @@ export async function consume<T>(
   };
   signal?.addEventListener('abort', abort, { once: true });
   try {
-    const result = await work(input.fd, cancel);
+    const result = await work(cancel);
     const failure = await input.settled;
     if (failure !== null) throw failure;
     signal?.throwIfAborted();
@@ -238,6 +258,31 @@ class PlainInput implements Input {
 
   cancel(): void {
     // The worker looks at its flag between two reads, and a file never keeps it waiting.
+  }
+}
+
+/** A stream of ours in memory that the worker sees. */
+class RingInput implements Omit<Input, 'fd'> {
+  readonly ring = createRing();
+  readonly settled: Promise<Error | null>;
+  readonly #abort = new AbortController();
+  #reason: Error | null = null;
+
+  constructor(from: Readable) {
+    this.settled = pipeline(from, new RingWriter(this.ring), { signal: this.#abort.signal }).then(
+      () => this.#reason,
+      (error: unknown) => this.#reason ?? (error instanceof Error ? error : new Error(String(error))),
+    );
+  }
+
+  cancel(reason: Error): void {
+    this.#reason ??= reason;
+    this.#abort.abort();
+  }
+
+  async close(): Promise<void> {
+    this.#abort.abort();
+    await this.settled;
   }
 }
 

@@ -4,6 +4,7 @@ import type { IdMap } from '../lib/idmap.ts';
 import type { ByteString } from '../platform/files.ts';
 import type { Change } from './changes.ts';
 import type { PathStat, RootSource } from './confined.ts';
+import type { Ring } from './ring.ts';
 import type { PlaceOptions, Unpacked } from './unpack.ts';
 
 /** Jobs with one answer. */
@@ -23,10 +24,10 @@ export interface Jobs {
   delete: { ask: { readonly trees: readonly string[] }; answer: readonly { tree: string; reason: string }[] };
   /** What is at a path inside a container. */
   stat: { ask: { readonly root: RootSource; readonly path: string }; answer: PathStat };
-  /** Unpacks the archive on a descriptor into a directory of a container; `mounts` are places that may be read-only. */
+  /** Unpacks the archive on a descriptor or in a ring into a directory of a container; `mounts` are places that may be read-only. */
   place: {
     ask: {
-      readonly fd: number;
+      readonly from: number | Ring;
       readonly root: RootSource;
       readonly path: string;
       readonly mounts: readonly string[];

@@ -30,7 +30,7 @@ import { isErrno } from '../platform/libc.ts';
 import { isPseudo } from './confined.ts';
 import { layerFiles, RecipeWriter } from './recipe.ts';
 import type { TarEntry } from './tar/format.ts';
-import { TarReader } from './tar/reader.ts';
+import { type Read, readingFrom, TarReader } from './tar/reader.ts';
 
 const { O_RDONLY, O_DIRECTORY, S_IFBLK, S_IFCHR, S_IFIFO } = fs.constants;
 const whiteoutPrefix = '.wh.';
@@ -62,8 +62,8 @@ export interface UnpackOptions {
 
 /** How files are put among those of a container, which may run and change them meanwhile. */
 export interface PlaceOptions {
-  /** An archive, read up to its end; closed by the caller. */
-  readonly fd: number;
+  /** An archive, read up to its end. */
+  readonly read: Read;
   /** The container's root: every path and link resolves below it. Closed by the caller. */
   readonly root: number;
   /** Path of the existing directory that names of the archive start from. */
@@ -84,7 +84,7 @@ export function unpack(options: UnpackOptions): Unpacked {
   if (layer) fs.mkdirSync(tree, 0o755);
   const recipe = layer ? new RecipeWriter(options.into) : null;
   const hash = createHash('sha256');
-  const reader = new TarReader(options.fd, {
+  const reader = new TarReader(readingFrom(options.fd), {
     keep: (bytes) => recipe?.raw(bytes),
     cancelled: options.cancelled,
     arrived: (bytes) => void hash.update(bytes),
@@ -116,7 +116,7 @@ export function unpack(options: UnpackOptions): Unpacked {
 
 /** Puts the files of an archive into a directory of a container. Throws 'invalid' for a broken archive; what was made before stays. */
 export function placeFiles(options: PlaceOptions): undefined {
-  const reader = new TarReader(options.fd, { keep: () => undefined, cancelled: options.cancelled });
+  const reader = new TarReader(options.read, { keep: () => undefined, cancelled: options.cancelled });
   const unpacker = new Unpacker(reader, { ...options, recipe: null, into: '' });
   try {
     unpackAll(unpacker, reader);

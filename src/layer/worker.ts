@@ -9,7 +9,9 @@ import { inherit } from './inherit.ts';
 import type { Answer, Ask, JobName, Jobs, StreamSource } from './jobs.ts';
 import { type Packed, packPath, packResource, packTree } from './pack.ts';
 import { readRecipe } from './recipe.ts';
+import { readRing } from './ring.ts';
 import { assemble, chunkSize, freshBuffers } from './tar/assemble.ts';
+import { type Read, readingFrom } from './tar/reader.ts';
 import { placeFiles, unpack } from './unpack.ts';
 import { measure } from './walk.ts';
 
@@ -30,12 +32,14 @@ const doers: { readonly [N in JobName]: (ask: Jobs[N]['ask']) => Jobs[N]['answer
       fs.closeSync(openTarget(opened, path, mounts).fd);
       return undefined;
     }),
-  place: ({ fd, root, path, mounts, options, cancel }) =>
+  place: ({ from, root, path, mounts, options, cancel }) =>
     inRoot(root, (opened) => {
       const target = openTarget(opened, path, mounts);
       fs.closeSync(target.fd);
       const cancelled = () => Atomics.load(cancel, 0) !== 0;
-      return placeFiles({ ...options, ids: root.ids, fd, root: opened, at: target.at, cancelled });
+      const read: Read =
+        typeof from === 'number' ? readingFrom(from) : (into, offset, length) => readRing(from, into, offset, length);
+      return placeFiles({ ...options, ids: root.ids, read, root: opened, at: target.at, cancelled });
     }),
   changes: ({ upper, below }) => changes(upper, below),
   open: ({ stream, source, ring }) => {

@@ -1,4 +1,4 @@
-/** Reads a tar archive from a descriptor, synchronously and in large pieces. For worker threads: it blocks on pipes. */
+/** Reads a tar archive, synchronously and in large pieces. For worker threads: it waits for what is to come. */
 import { Buffer } from 'node:buffer';
 import fs from 'node:fs';
 import { invalid } from '../../lib/errors.ts';
@@ -37,9 +37,17 @@ export interface ReaderOptions {
   readonly arrived?: (bytes: Buffer) => void;
 }
 
-/** The bytes of a descriptor. */
+/** Puts at least one and at most `length` bytes into a buffer; 0 at the end. May block. */
+export type Read = (into: Buffer, offset: number, length: number) => number;
+
+export const readingFrom =
+  (fd: number): Read =>
+  (into, offset, length) =>
+    fs.readSync(fd, into, offset, length, null);
+
+/** The bytes of an archive, a buffer at a time. */
 class ByteSource {
-  readonly #fd: number;
+  readonly #read: Read;
   readonly #cancelled: () => boolean;
   readonly #arrived: ((bytes: Buffer) => void) | undefined;
   readonly #buffer = Buffer.allocUnsafe(bufferSize);
@@ -48,8 +56,8 @@ class ByteSource {
   /** Bytes read so far. */
   bytes = 0;
 
-  constructor(fd: number, { cancelled, arrived }: ReaderOptions) {
-    this.#fd = fd;
+  constructor(read: Read, { cancelled, arrived }: ReaderOptions) {
+    this.#read = read;
     this.#cancelled = cancelled;
     this.#arrived = arrived;
   }
@@ -81,7 +89,7 @@ class ByteSource {
       this.#end -= this.#start;
       this.#start = 0;
     }
-    const read = fs.readSync(this.#fd, this.#buffer, this.#end, bufferSize - this.#end, null);
+    const read = this.#read(this.#buffer, this.#end, bufferSize - this.#end);
     this.#arrived?.(this.#buffer.subarray(this.#end, this.#end + read));
     this.#end += read;
     this.bytes += read;
@@ -96,8 +104,8 @@ export class TarReader {
   #left = 0;
   #padding = 0;
 
-  constructor(fd: number, options: ReaderOptions) {
-    this.#source = new ByteSource(fd, options);
+  constructor(read: Read, options: ReaderOptions) {
+    this.#source = new ByteSource(read, options);
     this.#keep = options.keep;
   }
 
