@@ -1,7 +1,7 @@
 /**
  * Exec: more processes in a running container. Instances live in memory, as on dockerd: a daemon that starts anew knows
- * none of those before it. At most `execsMax` are kept; ended ones are dropped after five minutes, ones never started when room is
- * needed.
+ * none of those before it. At most `execsMax` are kept; ended ones are dropped after five minutes or when `endedMax` have ended since,
+ * ones never started when room is needed.
  */
 import { conflict, invalid, messageOf, notFound, unavailable } from '../lib/errors.ts';
 import { type ContainerId, type ExecId, newId } from '../lib/ids.ts';
@@ -15,6 +15,7 @@ import { type ContainerSet, containerEvent } from './set.ts';
 import type { ContainerRecord } from './types.ts';
 
 const execsMax = 20_000;
+const endedMax = 4096;
 const keptMs = 5 * 60_000;
 
 interface Instance {
@@ -23,7 +24,10 @@ interface Instance {
   readonly body: ExecBody;
   readonly cmd: readonly string[];
   readonly detachKeys: Uint8Array;
+  /** While it runs: with its pipes and what it was launched from it is a hundred times the rest. */
   process: ExecProcess | null;
+  /** Of the process that ended. */
+  pid: number;
   started: boolean;
   exitCode: number | null;
   size: readonly [number, number] | null;
@@ -46,6 +50,8 @@ export interface ExecStart {
 export class Execs {
   readonly #set: ContainerSet;
   readonly #instances = new Map<string, Instance>();
+  /** Ended ones, oldest first. */
+  readonly #over = new Set<ExecId>();
 
   constructor(set: ContainerSet) {
     this.#set = set;
@@ -66,6 +72,7 @@ export class Execs {
       cmd,
       detachKeys: parseDetachKeys(body.DetachKeys ?? ''),
       process: null,
+      pid: 0,
       started: false,
       exitCode: null,
       size: null,
@@ -154,7 +161,7 @@ export class Execs {
       ContainerID: instance.containerId,
       // Bytes, as Go writes them.
       DetachKeys: body.DetachKeys ? Buffer.from(instance.detachKeys).toString('base64') : '',
-      Pid: instance.process?.pid ?? 0,
+      Pid: instance.process?.pid ?? instance.pid,
     };
   }
 
@@ -245,7 +252,18 @@ export class Execs {
 
   #ended(instance: Instance, code: number): void {
     instance.exitCode = code;
-    setTimeout(() => this.#instances.delete(instance.id), keptMs).unref();
+    instance.pid = instance.process?.pid ?? 0;
+    instance.process = null;
+    const { id } = instance;
+    this.#over.add(id);
+    const [oldest] = this.#over;
+    if (this.#over.size > endedMax && oldest) this.#drop(oldest);
+    setTimeout(() => this.#drop(id), keptMs).unref();
+  }
+
+  #drop(id: ExecId): void {
+    this.#over.delete(id);
+    this.#instances.delete(id);
   }
 
   /** `exec_create: program arguments`; without arguments dockerd's text ends in a blank, and clients compare it. */
