@@ -1,4 +1,5 @@
 /** Ports as clients write them: `80`, `80/tcp`, `8000-8010/udp`. */
+import { isIP } from 'node:net';
 import { invalid } from '../lib/errors.ts';
 import type { PortBinding, PublishedPort } from './types.ts';
 
@@ -50,6 +51,8 @@ export function portsToPublish(options: PortOptions): Map<string, PortBinding[]>
   for (const [key, requested] of Object.entries(options.portBindings ?? {})) {
     const { first, last, protocol } = parseContainerPorts(key);
     if (first !== last || first === 0) throw failure(key.split('/')[0] ?? key);
+    const wrong = requested?.find(({ HostIp }) => HostIp && isIP(HostIp) === 0);
+    if (wrong) throw invalid(`invalid IP address: ${wrong.HostIp}`);
     const complete = (requested ?? []).map(({ HostIp, HostPort }) => ({
       HostIp: HostIp ?? '',
       HostPort: normalHostPort(HostPort ?? ''),

@@ -5,6 +5,7 @@
  * test-timeout-seconds: 300
  */
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
 import fs from 'node:fs';
 import os from 'node:os';
 import { after, before, describe, test } from 'node:test';
@@ -21,6 +22,8 @@ before(async () => {
 after(() => engine?.close());
 
 const MiB = 1024 * 1024;
+/** The kernel of scripts/other-kernel.sh does not tell ps when it was started. */
+const hasPs = spawnSync('ps', ['-ef']).status === 0;
 const ours = engineKind === 'slipway';
 const cpus = os.cpus().length;
 /** Of v1, or v2 with the controller. */
@@ -122,6 +125,7 @@ describe('refused at create', () => {
     [{ DeviceCgroupRules: ['x 7:* rwm'] }, /^invalid device cgroup rule format: 'x 7:\* rwm'$/],
     [{ Ulimits: [{ Name: 'foo', Soft: 1, Hard: 2 }] }, /^invalid ulimit type: foo$/],
     [{ Ulimits: [{ Name: 'nofile', Soft: 3, Hard: 2 }] }, /^ulimit soft limit must be less than or equal to hard/],
+    [{ PortBindings: { '80/sctp': [{ HostIp: 'nowhere', HostPort: '80' }] } }, /^invalid IP address: nowhere$/],
     [{ IOMaximumIOps: 1 }, /^Invalid QoS settings: linux does not support configuration of maximum IOPs$/],
     [{ IOMaximumBandwidth: 1 }, /^Invalid QoS settings: linux does not support configuration of maximum bandwidth$/],
     [{ Isolation: 'process' }, /^Invalid isolation: "process" - linux only supports 'default'$/],
@@ -338,13 +342,13 @@ describe('CgroupParent', { skip: !ours }, () => {
       const stats: Loose = await engine.call('GET', `/v1.26/containers/${Id}/stats?stream=false`);
       assert.equal(stats.memory_stats.limit, 32 * MiB);
       assert.equal(stats.pids_stats.current, 1);
-      assert.equal((await engine.call('GET', `/v1.26/containers/${Id}/top`)).Processes.length, 1);
+      if (hasPs) assert.equal((await engine.call('GET', `/v1.26/containers/${Id}/top`)).Processes.length, 1);
       await engine.call('POST', `/v1.26/containers/${Id}/pause`);
       assert.equal(cgroupValue(Pid, 'freezer.state'), 'FROZEN');
       await engine.call('POST', `/v1.26/containers/${Id}/unpause`);
       assert.equal((await engine.docker(['exec', Id, 'true'])).code, 0);
       await engine.restart();
-      assert.equal((await engine.call('GET', `/v1.26/containers/${Id}/top`)).Processes.length, 1);
+      if (hasPs) assert.equal((await engine.call('GET', `/v1.26/containers/${Id}/top`)).Processes.length, 1);
       await remove(Id);
       const left = hierarchies().filter((root) => fs.existsSync(`${root}/limits${process.pid}`));
       assert.deepEqual(left, []);
