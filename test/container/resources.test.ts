@@ -125,7 +125,10 @@ describe('refused at create', () => {
     [{ DeviceCgroupRules: ['x 7:* rwm'] }, /^invalid device cgroup rule format: 'x 7:\* rwm'$/],
     [{ Ulimits: [{ Name: 'foo', Soft: 1, Hard: 2 }] }, /^invalid ulimit type: foo$/],
     [{ Ulimits: [{ Name: 'nofile', Soft: 3, Hard: 2 }] }, /^ulimit soft limit must be less than or equal to hard/],
-    [{ PortBindings: { '80/sctp': [{ HostIp: 'nowhere', HostPort: '80' }] } }, /^invalid IP address: nowhere$/],
+    [
+      { NetworkMode: 'bridge', PortBindings: { '80/sctp': [{ HostIp: 'nowhere', HostPort: '80' }] } },
+      /^invalid IP address: nowhere$/,
+    ],
     [{ IOMaximumIOps: 1 }, /^Invalid QoS settings: linux does not support configuration of maximum IOPs$/],
     [{ IOMaximumBandwidth: 1 }, /^Invalid QoS settings: linux does not support configuration of maximum bandwidth$/],
     [{ Isolation: 'process' }, /^Invalid isolation: "process" - linux only supports 'default'$/],
