@@ -415,6 +415,7 @@ class OciRuntime implements LocalRuntime {
 
     const user = resolveUser(launch.rootfs, config.User, hostConfig.GroupAdd);
     makeWorkingDirectory(launch, user);
+    makeMountPoints(launch);
     fs.mkdirSync(directory, { mode: 0o700 });
     try {
       using _parent = this.#ready(this.#parents).launching(launch.cgroupPath);
@@ -877,6 +878,24 @@ function makeWorkingDirectory(launch: LaunchSpec, user: { readonly uid: number; 
   } catch (error) {
     if (isErrno(error, 'ENOTDIR')) throw invalid(`Cannot mkdir: ${directory} is not a directory`, { cause: error });
     throw error;
+  }
+}
+
+/**
+ * Directories to mount over, as runc makes them: crun's are sticky, which an image committed of the container would show. What cannot
+ * be made is left to the runtime, which knows what to say. Places below another mount are not the root's.
+ */
+function makeMountPoints({ rootfs, mounts, userNamespace }: LaunchSpec): void {
+  const above = ['/dev', '/proc', '/sys', ...mounts.map(({ destination }) => destination)];
+  const ids = userNamespace?.ids;
+  const [uid, gid] = ids ? [idOutside(ids.users, 0), idOutside(ids.groups, 0)] : [0, 0];
+  for (const { type, source, destination } of mounts) {
+    if (type === 'tmpfs' || above.some((other) => destination.startsWith(`${other}/`))) continue;
+    try {
+      if (fs.statSync(source).isDirectory()) makeDirectories(rootfs, destination, uid, gid);
+    } catch {
+      // The runtime meets the same, and tells.
+    }
   }
 }
 

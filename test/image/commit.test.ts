@@ -150,6 +150,8 @@ describe('the image', () => {
       .readdirSync(GraphDriver.Data.UpperDir, { recursive: true, encoding: 'utf8' })
       .filter((name) => fs.lstatSync(path.join(GraphDriver.Data.UpperDir, name)).isFile());
     assert.deepEqual(left, []);
+    const place = fs.statSync(path.join(GraphDriver.Data.UpperDir, 'vol'));
+    assert.equal(place.mode & 0o7777, 0o755, 'the place of a volume is a plain directory');
     assert.match(saved, /^[0-9a-f]{64}$/m);
   });
 
