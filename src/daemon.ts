@@ -17,6 +17,7 @@ import { nowNano, rfc3339Nano } from './lib/time.ts';
 import { createLogs } from './log/logs.ts';
 import { checkLogConfig } from './log/options.ts';
 import { createNetworks } from './network/networks.ts';
+import { createPlugins } from './plugin/plugins.ts';
 import { Downloads } from './registry/download.ts';
 import { Hasher } from './registry/hasher.ts';
 import { Registries } from './registry/registries.ts';
@@ -58,9 +59,11 @@ export async function createDaemon(initial: Config, log: Log): Promise<Daemon> {
   const runtime = createRuntime({ execRoot, runtimes, defaultRuntime, log, isolation });
   const networks = createNetworks({ config, store, log });
   const logs = createLogs({ log });
+  const plugins = createPlugins({ places: { sockets: config.pluginSockets, specs: config.pluginSpecs }, log });
   const volumes = new Volumes({
     dir: path.join(dataRoot, 'volume'),
     store,
+    plugins,
     log,
     now: () => rfc3339Nano(nowNano()),
     users: () => containers.volumeUsers(),
@@ -113,6 +116,7 @@ export async function createDaemon(initial: Config, log: Log): Promise<Daemon> {
     containers,
     images,
     runtime,
+    plugins,
     login: async (credentials) => ({ ...(await registries.login(credentials, AbortSignal.timeout(loginPatienceMs))) }),
     warnings: () => [
       ...store.damaged.map(({ kind, id }) => `the record of ${kind} ${id} could not be read and was set aside`),

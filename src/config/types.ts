@@ -44,6 +44,10 @@ export interface Config {
   >;
   readonly maxConcurrentDownloads: number;
   readonly maxConcurrentUploads: number;
+  /** Directory of plugins' sockets. */
+  readonly pluginSockets: string;
+  /** Directories of files that tell where plugins are. */
+  readonly pluginSpecs: readonly string[];
   /** Seconds. */
   readonly shutdownTimeout: number;
   readonly apiShape: 'open' | 'exact';

@@ -14,7 +14,7 @@ import type { ArchiveQuery, Json, PathStat } from './api.ts';
 import { holdVolumes, mountsToRun } from './mount-start.ts';
 import { isRunning } from './running.ts';
 import { type ContainerSet, containerEvent } from './set.ts';
-import type { ContainerRecord } from './types.ts';
+import type { ContainerRecord, MountPoint } from './types.ts';
 
 /** What is at a path. */
 export async function statContainerPath(set: ContainerSet, ref: string, at: string): Promise<PathStat> {
@@ -112,12 +112,13 @@ async function open(set: ContainerSet, ref: string): Promise<OpenContainer> {
   const { tree, release } = await set.parts.layers.holdWritable(record.id);
   const readonly = record.hostConfig.ReadonlyRootfs;
   try {
-    const releaseVolumes = await holdVolumes(set, record);
+    const volumes = await holdVolumes(set, record);
     const releaseAll = (): void => {
       release();
-      releaseVolumes();
+      volumes.release();
     };
-    return { record, root: { tree, readonly, binds: bindsOf(set, record), ids }, hostPath: tree, release: releaseAll };
+    const binds = bindsOf(set, record, volumes.mounts);
+    return { record, root: { tree, readonly, binds, ids }, hostPath: tree, release: releaseAll };
   } catch (error) {
     release();
     throw error;
@@ -125,8 +126,7 @@ async function open(set: ContainerSet, ref: string): Promise<OpenContainer> {
 }
 
 /** What is to be seen inside of a resting container, outer places first. A tmpfs begins empty with each run, so there is none. */
-function bindsOf(set: ContainerSet, record: ContainerRecord) {
-  const all = mountsToRun(record);
+function bindsOf(set: ContainerSet, record: ContainerRecord, all: readonly MountPoint[]) {
   const taken = new Set(all.map(({ destination }) => destination));
   const files = ['resolv.conf', 'hostname', 'hosts']
     .map((name) => ({

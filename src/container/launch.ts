@@ -9,7 +9,7 @@ import { healthAtStart, probePlan } from './health.ts';
 import { sharedNamespaces } from './isolation.ts';
 import { checkLinks, linkEnvironment, refreshHosts } from './links.ts';
 import type { LiveContainer } from './live.ts';
-import { mountEvents, takeMounts } from './mount-start.ts';
+import { mountEvents, mountsShown, takeMounts } from './mount-start.ts';
 import { dnsOf, portOptions, writeNetworkFiles } from './networking.ts';
 import { startProbing } from './prober.ts';
 import { destroy } from './removal.ts';
@@ -71,6 +71,7 @@ export async function launch(set: ContainerSet, record: ContainerRecord): Promis
       ...record,
       state: { is: 'running', paused: false, pid, pidStartTicks, monitorPid, startedAt: rfc3339Nano(nowNano()) },
       ...network.place,
+      mounts: mountsShown(record, mounts),
       stoppedByUser: false,
       health: probePlan(record.config) === null ? undefined : healthAtStart(record.health),
     };

@@ -46,8 +46,8 @@ export async function prepareMounts(
       }
       const claim = volume === null ? volumes.claim(mount.name ?? '') : await volumes.obtain(volume);
       claims.push(claim);
-      await giveToRoot(set, id, claim.path);
-      mounts.push({ ...mount, name: claim.name, source: claim.path });
+      if (claim.driver === 'local') await giveToRoot(set, id, claim.path);
+      mounts.push({ ...mount, ...shownOf(mount, claim) });
       if (plan.copyUp) filled.push({ plan, claim });
     }
     if (filled.length > 0) await fillAll(set, id, filled);
@@ -71,6 +71,17 @@ async function checkSources(planned: readonly PlannedMount[]): Promise<void> {
     });
     if (!there) throw invalid(mountProblem('bind', `bind source path does not exist: ${mount.source}`));
   }
+}
+
+/** A plugin's volume has a path when it is mounted, and neither mode nor propagation unless they were asked for: as dockerd shows it. */
+function shownOf(mount: MountPoint, { name, driver, path: source }: Claim): Partial<MountPoint> {
+  if (driver === 'local') return { name, driver, source };
+  return {
+    name,
+    driver,
+    source: mount.driver === driver ? mount.source : source,
+    mode: mount.mode === 'z' ? '' : mount.mode,
+  };
 }
 
 /** A volume that nothing is in belongs to root, also where root is somebody else. */

@@ -28,15 +28,30 @@ export async function takeMounts(
   }
   const volumes = volumesOf(mounts);
   if (volumes.length > 0) undo.defer(() => releaseMounts(set, record));
-  for (const { name } of volumes) await set.parts.volumes.acquire(name, record.id);
   if (mounts.length === 0) return mounts;
+  const found = await withSources(set, mounts, record.id);
   const table = readMounts();
   return Promise.all(
-    mounts.map(async (mount) =>
+    found.map(async (mount) =>
       mount.type === 'tmpfs'
-        ? { ...mount, tmpfsOptions: tmpfsFor(mount, mounts, rootfs) }
+        ? { ...mount, tmpfsOptions: tmpfsFor(mount, found, rootfs) }
         : { ...mount, flags: flagsOf(mountOf(table, await withoutLinks(mount.source))) },
     ),
+  );
+}
+
+/** Volumes mounted, and with the path that their drivers tell. */
+async function withSources(set: ContainerSet, mounts: readonly MountPoint[], holder: string): Promise<MountPoint[]> {
+  const sources = new Map<string, string>();
+  for (const { name } of volumesOf(mounts)) sources.set(name, await set.parts.volumes.acquire(name, holder));
+  return mounts.map((mount) => ({ ...mount, source: sources.get(mount.name ?? '') ?? mount.source }));
+}
+
+/** The record's mounts, with the sources that those of this run have. */
+export function mountsShown({ mounts }: ContainerRecord, taken: readonly MountPoint[]): readonly MountPoint[] {
+  const sources = new Map(taken.map(({ name, source }) => [name ?? '', source]));
+  return mounts.map((mount) =>
+    mount.name === undefined ? mount : { ...mount, source: sources.get(mount.name) ?? mount.source },
   );
 }
 
@@ -47,8 +62,8 @@ export async function releaseMounts(set: ContainerSet, record: ContainerRecord):
 
 let holds = 0;
 
-/** Has the file systems of a resting container's volumes mounted until the returned function is called. */
-export async function holdVolumes(set: ContainerSet, record: ContainerRecord): Promise<() => void> {
+/** What is mounted in a resting container, with the file systems of its volumes mounted until `release` is called. */
+export async function holdVolumes(set: ContainerSet, record: ContainerRecord) {
   const { volumes, log } = set.parts;
   const holder = `${record.id} looked at ${holds++}`;
   const names = volumesOf(record.mounts).map(({ name }) => name);
@@ -58,8 +73,7 @@ export async function holdVolumes(set: ContainerSet, record: ContainerRecord): P
     }
   };
   try {
-    for (const name of names) await volumes.acquire(name, holder);
-    return release;
+    return { mounts: await withSources(set, mountsToRun(record), holder), release };
   } catch (error) {
     release();
     throw error;
@@ -152,8 +166,8 @@ const volumesOf = (mounts: readonly MountPoint[]) =>
   );
 
 export function mountEvents(record: ContainerRecord, action: 'mount' | 'unmount'): readonly NewEvent[] {
-  return volumesOf(record.mounts).map(({ name, destination, writable, propagation }) =>
-    volumeEvent(name, action, {
+  return volumesOf(record.mounts).map(({ name, driver = 'local', destination, writable, propagation }) =>
+    volumeEvent(name, action, driver, {
       container: record.id,
       ...(action === 'mount' && { destination, 'read/write': String(writable), propagation }),
     }),

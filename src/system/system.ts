@@ -7,6 +7,7 @@ import type { Containers, Json } from '../container/api.ts';
 import type { Credentials, Images } from '../image/types.ts';
 import { nowNano, rfc3339Nano } from '../lib/time.ts';
 import { logDriverNames } from '../log/options.ts';
+import type { Plugins } from '../plugin/types.ts';
 import type { Runtime } from '../runtime/types.ts';
 
 export interface SystemParts {
@@ -14,6 +15,7 @@ export interface SystemParts {
   readonly containers: Containers;
   readonly images: Images;
   readonly runtime: Runtime;
+  readonly plugins: Plugins;
   readonly login: (credentials: Credentials) => Promise<Json>;
   /** Records that could not be read at start, and the like: one line each. */
   readonly warnings: () => readonly string[];
@@ -21,6 +23,10 @@ export interface SystemParts {
   /** Made once for a data root, kept: identifies the engine. */
   readonly engineId: string;
 }
+
+/** Plugins that have not yet said what they are, and are slow to, are left out. */
+const pluginPatienceMs = 500;
+const networkDrivers = ['bridge', 'host', 'null'];
 
 const packageJson = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as {
   readonly version: string;
@@ -65,8 +71,8 @@ async function info(parts: SystemParts): Promise<Json> {
     DriverStatus: [['Backing Filesystem', await fileSystemOf(config.dataRoot)]],
     SystemStatus: null,
     Plugins: {
-      Volume: ['local'],
-      Network: ['bridge', 'host', 'null'],
+      Volume: ['local', ...(await parts.plugins.implementing('VolumeDriver', pluginPatienceMs))],
+      Network: [...networkDrivers, ...(await parts.plugins.implementing('NetworkDriver', pluginPatienceMs))],
       Authorization: null,
       Log: logDriverNames,
     },

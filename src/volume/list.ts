@@ -8,15 +8,24 @@ export type Users = ReadonlyMap<string, readonly string[]>;
 
 export const hasOptions = ({ options }: VolumeRecord): boolean => Object.keys(options ?? {}).length > 0;
 
-export function view(record: VolumeRecord, mountpoint: string): VolumeJson {
+/** What the driver of a volume knows beyond the record. */
+export interface Known {
+  readonly mountpoint: string;
+  readonly scope?: 'local' | 'global';
+  readonly created?: string | undefined;
+  readonly status?: Readonly<Record<string, unknown>> | undefined;
+}
+
+export function view(record: VolumeRecord, { mountpoint, scope, created, status }: Known): VolumeJson {
   return {
-    CreatedAt: record.created.replace(/\.\d+(?=Z$)/, ''),
+    CreatedAt: (created ?? record.created).replace(/\.\d+(?=Z$)/, ''),
     Driver: record.driver,
     Labels: record.labels,
     Mountpoint: mountpoint,
     Name: record.id,
     Options: hasOptions(record) ? record.options : null,
-    Scope: 'local',
+    Scope: scope ?? 'local',
+    ...(status === undefined ? {} : { Status: status }),
   };
 }
 
@@ -37,12 +46,13 @@ export function listed(records: Iterable<VolumeRecord>, users: Users, filters: F
     .sort((a, b) => (a.id < b.id ? -1 : 1));
 }
 
-/** Volumes that prune may remove: unused ones of the driver's own files. What is mounted by options is somebody's on purpose. */
+/** Volumes that prune may remove: unused ones of the local driver's own files. What is mounted by options is somebody's on purpose. */
 export function prunable(records: Iterable<VolumeRecord>, users: Users, filters: Filters): readonly VolumeRecord[] {
   checkFilterNames(filters, ['label', 'label!']);
   const unwanted = filters.get('label!') ?? [];
   return [...records].filter(
     (record) =>
+      record.driver === 'local' &&
       !users.has(record.id) &&
       !hasOptions(record) &&
       matchesLabels(filters, record.labels) &&

@@ -1,16 +1,11 @@
 /** What a volume may be called and which options the local driver takes, with dockerd's words. */
-import { invalid, notFound } from '../lib/errors.ts';
+import { invalid } from '../lib/errors.ts';
 import type { Texts } from './types.ts';
 
 /** A file name of Linux. */
 const nameBytesMax = 255;
 
-/** Only `local` is there: plugins are not. */
-export function checkDriver(name: string, driver: string | undefined): void {
-  if (driver === undefined || driver === '' || driver === 'local') return;
-  throw notFound(`create ${name}: error looking up volume plugin ${driver}: plugin "${driver}" not found`);
-}
-
+/** Of local volumes, whose names are those of directories. */
 export function checkName(name: string): void {
   if (name.length === 1) {
     throw invalid(`create ${name}: volume name is too short, names should be at least two alphanumeric characters`);

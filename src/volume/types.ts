@@ -1,4 +1,4 @@
-/** Local volumes as the engine keeps them and as others ask for them. */
+/** Volumes as the engine keeps them and as others ask for them. */
 import type { NewEvent } from '../event/types.ts';
 import type { Write } from '../store/types.ts';
 
@@ -9,7 +9,8 @@ export interface VolumeRecord {
   readonly id: string;
   /** RFC 3339, nanoseconds. */
   readonly created: string;
-  readonly driver: 'local';
+  /** `local`, or the name of a plugin, which has the volume itself; the record is what we add to it. */
+  readonly driver: string;
   /** Null when nobody gave any, as dockerd tells them apart. */
   readonly labels: Texts | null;
   /** `type`, `device` and `o` of a file system that is mounted at the volume's place while containers run that use it. */
@@ -27,7 +28,8 @@ export interface VolumeRequest {
 /** A volume that stays as long as the claim is held. */
 export interface Claim extends Disposable {
   readonly name: string;
-  /** What is bound into containers. */
+  readonly driver: string;
+  /** What is bound into containers. Empty where the driver tells it with the mount. */
   readonly path: string;
   /** What is to be committed with the container that uses it: an anonymous volume appears together with its container. */
   readonly writes: readonly Write[];
@@ -40,11 +42,17 @@ type Filters = ReadonlyMap<string, readonly string[]>;
 
 /** `/volumes` of the API. */
 export interface VolumesApi {
-  list(filters: Filters): { readonly Volumes: readonly VolumeJson[]; readonly Warnings: null };
+  /** Warnings tell of drivers that did not answer. */
+  list(
+    filters: Filters,
+  ): Promise<{ readonly Volumes: readonly VolumeJson[]; readonly Warnings: readonly string[] | null }>;
   create(request: VolumeRequest): Promise<VolumeJson>;
   /** Throws `get X: no such volume`. */
-  inspect(name: string): VolumeJson;
-  /** With `force` a volume that is not there is no error. One in use is a conflict either way. */
+  inspect(name: string): Promise<VolumeJson>;
+  /**
+   * With `force` a volume that is not there is no error, and one whose driver has it no more, or cannot be reached, is
+   * forgotten. One in use is a conflict either way.
+   */
   remove(name: string, force: boolean): Promise<void>;
   prune(filters: Filters): Promise<{ readonly VolumesDeleted: readonly string[]; readonly SpaceReclaimed: number }>;
 }

@@ -3,7 +3,7 @@ import { filters, flag } from '../server/query.ts';
 import { type Context, reply, route } from '../server/route.ts';
 import { volumeRequest } from './schemas.ts';
 
-const list = ({ query, backend }: Context<undefined>) => reply.json(backend.volumes.list(filters(query)));
+const list = async ({ query, backend }: Context<undefined>) => reply.json(await backend.volumes.list(filters(query)));
 
 export const volumeRoutes = [
   route('GET /volumes', {}, list),
@@ -19,7 +19,9 @@ export const volumeRoutes = [
     reply.json(await backend.volumes.prune(filters(query))),
   ),
 
-  route('GET /volumes/{name}', {}, ({ params, backend }) => reply.json(backend.volumes.inspect(params.name ?? ''))),
+  route('GET /volumes/{name}', {}, async ({ params, backend }) =>
+    reply.json(await backend.volumes.inspect(params.name ?? '')),
+  ),
 
   route('DELETE /volumes/{name}', {}, async ({ params, query, backend }) => {
     await backend.volumes.remove(params.name ?? '', flag(query, 'force'));
