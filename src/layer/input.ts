@@ -1,5 +1,5 @@
 /**
- * Turns an archive, compressed or not, from a file or a stream, into a descriptor a worker thread can read plainly.
+ * Turns an archive, compressed or not, from a file or a stream, into something a worker thread can read plainly.
  *
  * Inflating goes on in a child process (`igzip`, `pigz`, `zstd`, `xz`, `bzip2`), so that it, the worker and the network
  * overlap and no byte passes the main thread twice; where a program is missing, in Node's own thread pool.
@@ -57,14 +57,22 @@ function programPath(name: string): string | null {
   return place;
 }
 
+/** Where a worker finds plain bytes up to their end. */
+export type Source =
+  /** A descriptor that never keeps its reader waiting for a client: what is read was here when it began. */
+  | { readonly file: number }
+  /** The end of a pipe, filled as fast as a client sends. */
+  | { readonly pipe: number }
+  /** Memory, filled as fast as a client sends. */
+  | { readonly ring: Ring };
+
 export interface Input {
-  /** Plain bytes up to the end of file; may block its reader. */
-  readonly fd: number;
+  readonly source: Source;
   /** Resolves when all has been written for the reader, with what went wrong on the way, if anything did. Never rejects. */
   readonly settled: Promise<Error | null>;
-  /** Makes the reader see the end of file soon. */
+  /** Makes the reader see the end of its source soon. */
   cancel(reason: Error): void;
-  /** Ends what still goes on and closes the descriptor. The reader must have stopped. */
+  /** Ends what still goes on and gives the source back. The reader must have stopped. */
   close(): Promise<void>;
 }
 
@@ -77,38 +85,20 @@ const failureWaitMs = 100;
  */
 export async function consume<T>(
   source: Pick<ApplySource, 'from' | 'progress' | 'signal'>,
-  work: (fd: number, cancel: Int32Array) => Promise<T>,
+  work: (from: Source, cancel: Int32Array) => Promise<T>,
 ): Promise<T> {
-  source.signal?.throwIfAborted();
+  const { signal } = source;
+  signal?.throwIfAborted();
   const input = await openInput(source);
-  return worked(input, source.signal, (cancel) => work(input.fd, cancel));
-}
-
-/** As `consume`, but a stream that is not compressed goes through memory shared with the worker. */
-export async function consumeShared<T>(
-  { from: { stream }, signal }: { readonly from: { readonly stream: Readable }; readonly signal: AbortSignal },
-  work: (from: number | Ring, cancel: Int32Array) => Promise<T>,
-): Promise<T> {
-  signal.throwIfAborted();
-  const { start, whole } = await peek(stream, magicLength);
-  if (recognise(start) !== 'none') return consume({ from: { stream: whole }, signal }, work);
-  const input = new RingInput(whole);
-  return worked(input, signal, (cancel) => work(input.ring, cancel));
-}
-
-async function worked<T>(
-  input: Omit<Input, 'fd'>,
-  signal: AbortSignal | undefined,
-  work: (cancel: Int32Array) => Promise<T>,
-): Promise<T> {
   const cancel = new Int32Array(new SharedArrayBuffer(4));
   const abort = () => {
     Atomics.store(cancel, 0, 1);
     input.cancel(signal?.reason instanceof Error ? signal.reason : new Error('aborted'));
   };
   signal?.addEventListener('abort', abort, { once: true });
+  if (signal?.aborted === true) abort(); // while the source was looked at
   try {
-    const result = await work(cancel);
+    const result = await work(input.source, cancel);
     const failure = await input.settled;
     if (failure !== null) throw failure;
     signal?.throwIfAborted();
@@ -144,9 +134,10 @@ async function openFile(file: string, progress: ApplySource['progress']): Promis
     if (compression === 'none') return new PlainInput(handle, finish);
     const program = command(compression);
     if (program === null) {
-      return new PipedInput(fs.createReadStream(file, { fd: handle, autoClose: false }), compression, null, finish);
+      const bytes = fs.createReadStream(file, { fd: handle, autoClose: false });
+      return new PipedInput('file', bytes, compression, null, finish);
     }
-    return new PipedInput(handle, compression, program, finish);
+    return new PipedInput('file', handle, compression, program, finish);
   } catch (error) {
     fs.closeSync(handle);
     throw error;
@@ -162,7 +153,8 @@ async function openStream(stream: Readable, progress: ApplySource['progress']): 
   const { start, whole } = await peek(stream, magicLength);
   const compression = recognise(start);
   const counted = progress === undefined ? whole : countBytes(whole, progress);
-  return new PipedInput(counted, compression, compression === 'none' ? null : command(compression), () => undefined);
+  if (compression === 'none') return new RingInput(counted);
+  return new PipedInput('pipe', counted, compression, command(compression), () => undefined);
 }
 
 function command(compression: Exclude<Compression, 'none'>): readonly string[] | null {
@@ -243,12 +235,12 @@ function counter(progress: (bytes: number) => void): Transform {
 
 /** An uncompressed file: the worker reads it itself. */
 class PlainInput implements Input {
-  readonly fd: number;
+  readonly source: Source;
   readonly settled = Promise.resolve(null);
   readonly #finish: () => void;
 
   constructor(fd: number, finish: () => void) {
-    this.fd = fd;
+    this.source = { file: fd };
     this.#finish = finish;
   }
 
@@ -262,14 +254,16 @@ class PlainInput implements Input {
 }
 
 /** A stream of ours in memory that the worker sees. */
-class RingInput implements Omit<Input, 'fd'> {
-  readonly ring = createRing();
+class RingInput implements Input {
+  readonly source: Source;
   readonly settled: Promise<Error | null>;
   readonly #abort = new AbortController();
   #reason: Error | null = null;
 
   constructor(from: Readable) {
-    this.settled = pipeline(from, new RingWriter(this.ring), { signal: this.#abort.signal }).then(
+    const ring = createRing();
+    this.source = { ring };
+    this.settled = pipeline(from, new RingWriter(ring), { signal: this.#abort.signal }).then(
       () => this.#reason,
       (error: unknown) => this.#reason ?? (error instanceof Error ? error : new Error(String(error))),
     );
@@ -288,20 +282,24 @@ class RingInput implements Omit<Input, 'fd'> {
 
 /** A pipe that is filled by a child process or by a stream of ours. */
 class PipedInput implements Input {
-  readonly fd: number;
+  readonly source: Source;
   readonly settled: Promise<Error | null>;
+  readonly #read: number;
   readonly #finish: () => void;
   readonly #abort = new AbortController();
   #reason: Error | null = null;
 
+  /** `as`: how its reader is told of the pipe. */
   constructor(
+    as: 'file' | 'pipe',
     from: Readable | number,
-    compression: Compression,
+    compression: Exclude<Compression, 'none'>,
     program: readonly string[] | null,
     finish: () => void,
   ) {
     const { read, write } = makePipe(pipeSize);
-    this.fd = read;
+    this.#read = read;
+    this.source = as === 'file' ? { file: read } : { pipe: read };
     this.#finish = finish;
     const { signal } = this.#abort;
     const work =
@@ -320,7 +318,7 @@ class PipedInput implements Input {
   }
 
   async close(): Promise<void> {
-    fs.closeSync(this.fd); // a writer that is still there meets a broken pipe
+    fs.closeSync(this.#read); // a writer that is still there meets a broken pipe
     this.#abort.abort();
     await this.settled;
     this.#finish();
@@ -329,12 +327,11 @@ class PipedInput implements Input {
 
 async function inflateHere(
   from: Readable,
-  compression: Compression,
+  compression: Exclude<Compression, 'none'>,
   write: number,
   signal: AbortSignal,
 ): Promise<void> {
   const into = new net.Socket({ fd: write, readable: false, writable: true });
-  if (compression === 'none') return pipeline(from, into, { signal });
   const inflate = compression === 'gzip' ? createGunzip({ chunkSize: 256 * 1024 }) : createZstdDecompress();
   try {
     await pipeline(from, inflate, into, { signal });

@@ -4,14 +4,14 @@ import type { IdMap } from '../lib/idmap.ts';
 import type { ByteString } from '../platform/files.ts';
 import type { Change } from './changes.ts';
 import type { PathStat, RootSource } from './confined.ts';
-import type { Ring } from './ring.ts';
+import type { Source } from './input.ts';
 import type { PlaceOptions, Unpacked } from './unpack.ts';
 
 /** Jobs with one answer. */
 export interface Jobs {
-  /** Unpacks the archive on a descriptor; the flag ends it early. */
+  /** Unpacks an archive; the flag ends it early. */
   unpack: {
-    ask: { readonly fd: number; readonly into: string; readonly as: 'layer' | 'plain'; readonly cancel: Int32Array };
+    ask: { readonly from: Source; readonly into: string; readonly as: 'layer' | 'plain'; readonly cancel: Int32Array };
     answer: Unpacked;
   };
   /** Gives directories that no entry described the owner, mode and times they have in the layers below (topmost first). */
@@ -24,10 +24,10 @@ export interface Jobs {
   delete: { ask: { readonly trees: readonly string[] }; answer: readonly { tree: string; reason: string }[] };
   /** What is at a path inside a container. */
   stat: { ask: { readonly root: RootSource; readonly path: string }; answer: PathStat };
-  /** Unpacks the archive on a descriptor or in a ring into a directory of a container; `mounts` are places that may be read-only. */
+  /** Unpacks an archive into a directory of a container; `mounts` are places that may be read-only. */
   place: {
     ask: {
-      readonly from: number | Ring;
+      readonly from: Source;
       readonly root: RootSource;
       readonly path: string;
       readonly mounts: readonly string[];

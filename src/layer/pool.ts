@@ -12,13 +12,15 @@ const idleMs = 10_000;
 const ringSlots = 3;
 /** Jobs that may wait for a thread. */
 const queueMax = 10_000;
+/** Threads for work that waits for clients. A stalled client holds none of them. */
+const sharedMax = 4;
 
 interface Waiting {
   readonly resolve: (value: never) => void;
   readonly reject: (error: Error) => void;
 }
 
-/** One thread. Questions are answered in their order. */
+/** One thread. Questions are answered in their order, but for those that wait for a client. */
 class Thread {
   readonly #worker = new Worker(new URL('./worker.ts', import.meta.url), {
     execArgv: ['--disable-warning=ExperimentalWarning'],
@@ -75,13 +77,15 @@ export class WorkerPool {
   readonly #threads = new Set<Thread>();
   readonly #queue: { readonly resolve: (thread: Thread) => void; readonly reject: (error: Error) => void }[] = [];
   readonly #idle = new Map<Thread, NodeJS.Timeout>();
+  /** Threads that do many jobs in turns, and what ends those that have none. */
+  readonly #shared = new Map<Thread, NodeJS.Timeout | undefined>();
   #streamer: Thread | null = null;
   #streamerIdle: NodeJS.Timeout | undefined;
   #streams = 0;
   #streamNumber = 0;
   #closed = false;
 
-  /** At most `max` threads for jobs, and one more that serves streams. */
+  /** At most `max` threads for jobs that keep theirs to themselves; a few more do the others, and one serves streams. */
   constructor(max: number) {
     this.#max = max;
   }
@@ -93,6 +97,22 @@ export class WorkerPool {
       return await thread.ask(job, ask);
     } finally {
       this.#release(thread);
+    }
+  }
+
+  /** Does one job in turns with others. For jobs that are short, or made of short steps between which they wait for a client. */
+  async share<N extends JobName>(job: N, ask: Jobs[N]['ask']): Promise<Jobs[N]['answer']> {
+    const thread = this.#leastBusy();
+    clearTimeout(this.#shared.get(thread));
+    try {
+      return await thread.ask(job, ask);
+    } finally {
+      const forget = () => this.#shared.delete(thread);
+      if (thread.ended) forget();
+      else if (thread.pending === 0 && !this.#closed) {
+        clearTimeout(this.#shared.get(thread));
+        this.#shared.set(thread, endWhenIdle(thread, forget));
+      }
     }
   }
 
@@ -154,10 +174,24 @@ export class WorkerPool {
   async close(): Promise<void> {
     this.#closed = true;
     for (const timer of this.#idle.values()) clearTimeout(timer);
+    for (const timer of this.#shared.values()) clearTimeout(timer);
     clearTimeout(this.#streamerIdle);
     for (const { reject } of this.#queue.splice(0)) reject(unavailable('the engine is stopping'));
-    const all = [...this.#threads, ...(this.#streamer === null ? [] : [this.#streamer])];
+    const all = [...this.#threads, ...this.#shared.keys(), ...(this.#streamer === null ? [] : [this.#streamer])];
     await Promise.all(all.map((thread) => thread.terminate()));
+  }
+
+  #leastBusy(): Thread {
+    if (this.#closed) throw unavailable('the engine is stopping');
+    let best: Thread | null = null;
+    for (const thread of this.#shared.keys()) {
+      if (thread.ended) this.#shared.delete(thread);
+      else if (best === null || thread.pending < best.pending) best = thread;
+    }
+    if (best !== null && (best.pending === 0 || this.#shared.size >= sharedMax)) return best;
+    const thread = new Thread();
+    this.#shared.set(thread, undefined);
+    return thread;
   }
 
   #acquire(): Thread | Promise<Thread> {

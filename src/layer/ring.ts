@@ -1,17 +1,18 @@
 /**
  * Bytes from the main thread to a worker through memory both see: no system call and no wake-up for each piece that a
- * socket hands out, as a pipe would cost. The worker waits when it is empty, the main thread's stream when it is full.
+ * socket hands out, as a pipe would cost. The worker does something else when it is empty, the main thread's stream waits when it
+ * is full.
  */
 import { Buffer } from 'node:buffer';
 import { Writable } from 'node:stream';
 
-const ringBytes = 4 * 1024 * 1024;
+const ringBytes = 1024 * 1024;
 /** So much is worth waking the worker at once; less has to wait a moment. */
 const wakeBytes = 256 * 1024;
 const wakeMs = 1;
 
-/** Words of the shared state: bytes written and read so far (modulo 2^32), and whether more will come. */
-const at = { written: 0, read: 1, ended: 2 } as const;
+/** Words of the shared state: bytes written and read so far (modulo 2^32), whether more will come, and how often the reader was woken. */
+const at = { written: 0, read: 1, ended: 2, woken: 3 } as const;
 
 export interface Ring {
   readonly state: Int32Array<SharedArrayBuffer>;
@@ -86,7 +87,8 @@ export class RingWriter extends Writable {
   #wake(): void {
     if (this.#timer !== null) clearTimeout(this.#timer);
     this.#timer = null;
-    Atomics.notify(this.#ring.state, at.written);
+    Atomics.add(this.#ring.state, at.woken, 1);
+    Atomics.notify(this.#ring.state, at.woken);
   }
 
   #end(): void {
@@ -95,24 +97,21 @@ export class RingWriter extends Writable {
   }
 }
 
-/** Longest sleep of a reader: a writer that ends between two looks is seen then at the latest. */
-const sleepMs = 20;
-
-/** The worker's end: at least one byte and at most `length` into `into`, 0 at the end. Blocks. */
-export function readRing(ring: Ring, into: Buffer, offset: number, length: number): number {
+/** The worker's end: at least one byte into `room`, 0 at the end. A promise when there is none yet. */
+export function takeFromRing(ring: Ring, room: Buffer): number | Promise<number> {
   const { state, bytes } = ring;
-  for (;;) {
-    const ended = Atomics.load(state, at.ended) === 1; // before the count: what was written before the end is seen
-    const there = waiting(ring);
-    if (there > 0) {
-      const start = (Atomics.load(state, at.read) >>> 0) % ringBytes;
-      const taken = Math.min(there, length, ringBytes - start);
-      Buffer.from(bytes, start, taken).copy(into, offset);
-      Atomics.add(state, at.read, taken);
-      Atomics.notify(state, at.read);
-      return taken;
-    }
-    if (ended) return 0;
-    Atomics.wait(state, at.written, Atomics.load(state, at.read), sleepMs);
-  }
+  const woken = Atomics.load(state, at.woken); // before the look: whoever writes or ends after it wakes us
+  const ended = Atomics.load(state, at.ended) === 1; // before the count: what was written before the end is seen
+  const there = waiting(ring);
+  if (there === 0) return ended ? 0 : wokenAfter(ring, woken).then(() => takeFromRing(ring, room));
+  const start = (Atomics.load(state, at.read) >>> 0) % ringBytes;
+  const taken = Math.min(there, room.length, ringBytes - start);
+  Buffer.from(bytes, start, taken).copy(room);
+  Atomics.add(state, at.read, taken);
+  Atomics.notify(state, at.read);
+  return taken;
+}
+
+async function wokenAfter({ state }: Ring, woken: number): Promise<void> {
+  await Atomics.waitAsync(state, at.woken, woken).value;
 }

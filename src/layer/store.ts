@@ -573,7 +573,10 @@ export class OverlayLayers implements ArchiveLayers {
   }
 
   #unpack(into: string, as: 'layer' | 'plain', source: ApplySource): Promise<Unpacked> {
-    return consume(source, (fd, cancel) => this.#pool.run('unpack', { fd, into, as, cancel }));
+    return consume(source, (from, cancel) => {
+      const ask = { from, into, as, cancel };
+      return 'file' in from ? this.#pool.run('unpack', ask) : this.#pool.share('unpack', ask);
+    });
   }
 
   #makeLink(record: LayerRecord): void {

@@ -1,6 +1,6 @@
 /**
  * Unpacks a tar into a directory. Every name is resolved by the kernel below that directory; nothing an archive holds
- * can make a file elsewhere. For worker threads: it blocks.
+ * can make a file elsewhere. For worker threads: it blocks, but for its input.
  */
 import { createHash } from 'node:crypto';
 import fs from 'node:fs';
@@ -30,7 +30,7 @@ import { isErrno } from '../platform/libc.ts';
 import { isPseudo } from './confined.ts';
 import { layerFiles, RecipeWriter } from './recipe.ts';
 import type { TarEntry } from './tar/format.ts';
-import { type Read, readingFrom, TarReader } from './tar/reader.ts';
+import { type Reading, TarReader } from './tar/reader.ts';
 
 const { O_RDONLY, O_DIRECTORY, S_IFBLK, S_IFCHR, S_IFIFO } = fs.constants;
 const whiteoutPrefix = '.wh.';
@@ -51,8 +51,6 @@ export interface Unpacked {
 }
 
 export interface UnpackOptions {
-  /** Read up to its end; closed by the caller. */
-  readonly fd: number;
   /** Existing directory. */
   readonly into: string;
   /** `layer`: `into` gets a tree `diff` with overlay whiteouts, and the recipe to make the tar again. `plain`: files as they are. */
@@ -62,8 +60,6 @@ export interface UnpackOptions {
 
 /** How files are put among those of a container, which may run and change them meanwhile. */
 export interface PlaceOptions {
-  /** An archive, read up to its end. */
-  readonly read: Read;
   /** The container's root: every path and link resolves below it. Closed by the caller. */
   readonly root: number;
   /** Path of the existing directory that names of the archive start from. */
@@ -78,13 +74,13 @@ export interface PlaceOptions {
 }
 
 /** Throws 'invalid' for a broken or hostile archive. All is on disk when it returns. */
-export function unpack(options: UnpackOptions): Unpacked {
+export function* unpack(options: UnpackOptions): Reading<Unpacked> {
   const layer = options.as === 'layer';
   const tree = layer ? `${options.into}/${layerFiles.tree}` : options.into;
   if (layer) fs.mkdirSync(tree, 0o755);
   const recipe = layer ? new RecipeWriter(options.into) : null;
   const hash = createHash('sha256');
-  const reader = new TarReader(readingFrom(options.fd), {
+  const reader = new TarReader({
     keep: (bytes) => recipe?.raw(bytes),
     cancelled: options.cancelled,
     arrived: (bytes) => void hash.update(bytes),
@@ -100,7 +96,7 @@ export function unpack(options: UnpackOptions): Unpacked {
     ids: null,
   });
   try {
-    unpackAll(unpacker, reader);
+    yield* unpackAll(unpacker, reader);
     syncFileSystem(root);
     recipe?.finish();
   } catch (error) {
@@ -115,20 +111,22 @@ export function unpack(options: UnpackOptions): Unpacked {
 }
 
 /** Puts the files of an archive into a directory of a container. Throws 'invalid' for a broken archive; what was made before stays. */
-export function placeFiles(options: PlaceOptions): undefined {
-  const reader = new TarReader(options.read, { keep: () => undefined, cancelled: options.cancelled });
+export function* placeFiles(options: PlaceOptions): Reading<undefined> {
+  const reader = new TarReader({ keep: () => undefined, cancelled: options.cancelled });
   const unpacker = new Unpacker(reader, { ...options, recipe: null, into: '' });
   try {
-    unpackAll(unpacker, reader);
+    yield* unpackAll(unpacker, reader);
   } finally {
     unpacker.close();
   }
 }
 
-function unpackAll(unpacker: Unpacker, reader: TarReader): void {
-  for (let entry = reader.next(); entry !== null; entry = reader.next()) {
+function* unpackAll(unpacker: Unpacker, reader: TarReader): Reading<void> {
+  for (;;) {
+    const entry = yield* reader.next();
+    if (entry === null) break;
     try {
-      unpacker.place(entry);
+      yield* unpacker.place(entry);
     } catch (error) {
       throw asFault(error, entry);
     }
@@ -208,7 +206,7 @@ class Unpacker {
     this.#top = this.#existing([]);
   }
 
-  place(described: TarEntry): void {
+  *place(described: TarEntry): Reading<void> {
     const { owner, ids } = this.#options;
     const own = owner === null ? described : { ...described, ...owner };
     const entry =
@@ -223,7 +221,7 @@ class Unpacker {
     }
     const directory = this.#directory(parts);
     if (this.#options.keepKinds) this.#checkKind(directory, name, entry);
-    if (entry.type === 'file') this.#file(directory, name, entry);
+    if (entry.type === 'file') yield* this.#file(directory, name, entry);
     else if (entry.type === 'directory') this.#makeDirectory(directory, name, entry);
     else if (entry.type === 'link') this.#link(directory, name, entry);
     else this.#special(directory, name, entry);
@@ -258,10 +256,10 @@ class Unpacker {
     );
   }
 
-  #file(directory: OpenDirectory, name: ByteString, entry: TarEntry): void {
+  *#file(directory: OpenDirectory, name: ByteString, entry: TarEntry): Reading<void> {
     const fd = this.#orReplace(directory, name, () => createAt(directory.fd, name, entry.mode & 0o777));
     try {
-      this.#write(fd, within(directory, name), entry);
+      yield* this.#write(fd, within(directory, name), entry);
       // Always: a setgid directory above would hand its group down. Before the rest: it clears setuid and capabilities.
       fs.fchownSync(fd, entry.uid, entry.gid);
       if ((entry.mode & (this.#umask | 0o7000)) !== 0) fs.fchmodSync(fd, entry.mode);
@@ -272,11 +270,11 @@ class Unpacker {
     }
   }
 
-  #write(fd: number, path: ByteString, entry: TarEntry): void {
+  *#write(fd: number, path: ByteString, entry: TarEntry): Reading<void> {
     const realSize = entry.sparse?.realSize ?? entry.size;
     for (const { offset, length } of entry.sparse?.pieces ?? [{ offset: 0, length: entry.size }]) {
       let at = offset;
-      this.#reader.content(length, (bytes) => {
+      yield* this.#reader.content(length, (bytes) => {
         for (let done = 0; done < bytes.length; ) done += fs.writeSync(fd, bytes, done, bytes.length - done, at + done);
         at += bytes.length;
       });

@@ -1,7 +1,8 @@
-/** The worker thread: does the jobs of `jobs.ts` one after the other, synchronously. */
+/** The worker thread: does the jobs of `jobs.ts` one after the other; those that wait for a client let others go first. */
 import fs from 'node:fs';
 import { parentPort } from 'node:worker_threads';
 import { EngineError, invariant, messageOf } from '../lib/errors.ts';
+import { readArriving } from './arrival.ts';
 import { changes } from './changes.ts';
 import { openRoot, openTarget, type PathStat, type RootSource, statPath } from './confined.ts';
 import { diff } from './diff.ts';
@@ -9,9 +10,7 @@ import { inherit } from './inherit.ts';
 import type { Answer, Ask, JobName, Jobs, StreamSource } from './jobs.ts';
 import { type Packed, packPath, packResource, packTree } from './pack.ts';
 import { readRecipe } from './recipe.ts';
-import { readRing } from './ring.ts';
 import { assemble, chunkSize, freshBuffers } from './tar/assemble.ts';
-import { type Read, readingFrom } from './tar/reader.ts';
 import { placeFiles, unpack } from './unpack.ts';
 import { measure } from './walk.ts';
 
@@ -21,8 +20,11 @@ interface Stream {
 }
 const streams = new Map<number, Stream>();
 
-const doers: { readonly [N in JobName]: (ask: Jobs[N]['ask']) => Jobs[N]['answer'] } = {
-  unpack: ({ fd, into, as, cancel }) => unpack({ fd, into, as, cancelled: () => Atomics.load(cancel, 0) !== 0 }),
+type Doer<N extends JobName> = (ask: Jobs[N]['ask']) => Jobs[N]['answer'] | Promise<Jobs[N]['answer']>;
+
+const doers: { readonly [N in JobName]: Doer<N> } = {
+  unpack: ({ from, into, as, cancel }) =>
+    readArriving(unpack({ into, as, cancelled: () => Atomics.load(cancel, 0) !== 0 }), from),
   inherit: ({ tree, below, paths }) => inherit(tree, below, paths),
   measure: ({ tree }) => measure(tree),
   delete: ({ trees }) => trees.flatMap(deleteTree),
@@ -32,15 +34,18 @@ const doers: { readonly [N in JobName]: (ask: Jobs[N]['ask']) => Jobs[N]['answer
       fs.closeSync(openTarget(opened, path, mounts).fd);
       return undefined;
     }),
-  place: ({ from, root, path, mounts, options, cancel }) =>
-    inRoot(root, (opened) => {
-      const target = openTarget(opened, path, mounts);
+  place: async ({ from, root, path, mounts, options, cancel }) => {
+    const tree = openRoot(root);
+    try {
+      const target = openTarget(tree.root, path, mounts);
       fs.closeSync(target.fd);
       const cancelled = () => Atomics.load(cancel, 0) !== 0;
-      const read: Read =
-        typeof from === 'number' ? readingFrom(from) : (into, offset, length) => readRing(from, into, offset, length);
-      return placeFiles({ ...options, ids: root.ids, read, root: opened, at: target.at, cancelled });
-    }),
+      const placing = placeFiles({ ...options, ids: root.ids, root: tree.root, at: target.at, cancelled });
+      return await readArriving(placing, from);
+    } finally {
+      tree.close();
+    }
+  },
   changes: ({ upper, below }) => changes(upper, below),
   open: ({ stream, source, ring }) => {
     const { stat, parts, close } = begin(source);
@@ -118,15 +123,21 @@ function deleteTree(tree: string): { tree: string; reason: string }[] {
 const port = parentPort;
 invariant(port !== null, 'the layer worker runs as a worker thread');
 port.on('message', ({ number, job, ask }: Ask) => {
-  let answer: Answer;
-  const transfer: ArrayBuffer[] = [];
+  const fail = (error: unknown) => {
+    const kind = error instanceof EngineError ? error.kind : 'internal';
+    reply({ number, error: { kind, message: messageOf(error) } });
+  };
   try {
     const value = (doers[job] as (ask: unknown) => unknown)(ask);
-    if (value instanceof Uint8Array && value.buffer instanceof ArrayBuffer) transfer.push(value.buffer);
-    answer = { number, value };
+    if (value instanceof Promise) value.then((later: unknown) => reply({ number, value: later }), fail);
+    else reply({ number, value });
   } catch (error) {
-    const kind = error instanceof EngineError ? error.kind : 'internal';
-    answer = { number, error: { kind, message: messageOf(error) } };
+    fail(error);
   }
-  port.postMessage(answer, transfer);
 });
+
+function reply(answer: Answer): void {
+  const { value } = answer;
+  const owned = value instanceof Uint8Array && value.buffer instanceof ArrayBuffer ? [value.buffer] : [];
+  port?.postMessage(answer, owned);
+}
