@@ -13,6 +13,7 @@ bring test "${engine_packages[@]}" "${test_packages[@]}"
 peers=test
 [ "${SLIPWAY_TEST_ENGINE-}" != dockerd ] || peers=bench
 "$here/scripts/peers.sh" "$peers"
+"$here/scripts/services.sh"
 export PATH=$PATH:$cache/peers/usr/bin
 cd "$here"
 
