@@ -24,6 +24,7 @@ export interface EndpointSettings {
   readonly Links?: readonly string[] | null;
   readonly Aliases?: readonly string[] | null;
   readonly MacAddress?: string | undefined;
+  readonly DriverOpts?: Readonly<Record<string, string>> | null | undefined;
   /** Answer only; where it is filled the settings are a copy of an answer. */
   readonly EndpointID?: string | undefined;
 }

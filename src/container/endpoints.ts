@@ -1,6 +1,7 @@
 /** Which networks a container is joined to: from a request to endpoints, and changes of them. */
 import type { NewEvent } from '../event/types.ts';
 import { forbidden, invalid, notFound } from '../lib/errors.ts';
+import type { NetworkId } from '../lib/ids.ts';
 import { parseMac } from '../network/mac.ts';
 import { portsToPublish } from '../network/ports.ts';
 import type { Endpoint, Endpoints, LiveSandbox, NetworkRecord, Place } from '../network/types.ts';
@@ -39,6 +40,9 @@ function endpointOf(network: NetworkRecord, settings: EndpointSettings | null): 
     networkName: network.name,
     aliases: settings?.Aliases ?? [],
     links: settings?.Links ?? [],
+    ...(settings?.DriverOpts && Object.keys(settings.DriverOpts).length > 0
+      ? { driverOptions: settings.DriverOpts }
+      : {}),
     requested: {
       ...(ipam?.IPv4Address ? { ipv4: ipam.IPv4Address } : {}),
       ...(ipam?.IPv6Address ? { ipv6: ipam.IPv6Address } : {}),
@@ -86,6 +90,8 @@ export async function connect(
     set.parts.networks.check(endpoint);
     const live = isRunning(record) ? liveSandboxOf(set, record) : null;
     if (live === null) {
+      // As with dockerd, what was asked for first stays.
+      if (network.name in record.endpoints) return;
       await set.commit({ ...record, endpoints: { ...record.endpoints, [network.name]: endpoint } });
       return;
     }
@@ -106,8 +112,8 @@ export async function disconnect(set: ContainerSet, ref: string, networkRef: str
   const { id } = set.index.resolve(ref);
   await set.inLane(id, async () => {
     const record = set.current(id);
-    const network = networkOf(set, networkRef);
-    if (network.driver === 'host') throw invalid(hostNetwork);
+    const network = set.parts.networks.get(networkRef) ?? goneNetwork(record, networkRef);
+    if (network.driver === 'host' && network.name in record.endpoints) throw invalid(hostNetwork);
     if (!(network.name in record.endpoints))
       throw forbidden(`container ${record.id} is not connected to network ${network.name}`);
     const live = isRunning(record) ? liveSandboxOf(set, record) : null;
@@ -120,6 +126,12 @@ export async function disconnect(set: ContainerSet, ref: string, networkRef: str
     const place = await set.parts.networks.disconnect(live, network.name, ports);
     await settle(set, record as RunningRecord, place, network, 'disconnect');
   });
+}
+
+/** A network that was removed while the container rested: what is left of it there can be taken away. */
+function goneNetwork(record: ContainerRecord, name: string): Pick<NetworkRecord, 'id' | 'name' | 'driver'> {
+  if (isRunning(record) || !(name in record.endpoints)) throw notFound(`network ${name} not found`);
+  return { id: '' as NetworkId, name, driver: '' };
 }
 
 const hostNetwork = 'container cannot be disconnected from host network or connected to host network';
@@ -136,7 +148,7 @@ async function settle(
   set: ContainerSet,
   record: RunningRecord,
   place: Place,
-  network: NetworkRecord,
+  network: Pick<NetworkRecord, 'id' | 'name' | 'driver'>,
   action: 'connect' | 'disconnect',
 ): Promise<void> {
   const after = { ...record, ...place };

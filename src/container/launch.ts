@@ -4,7 +4,7 @@ import type { ContainerId } from '../lib/ids.ts';
 import { nowNano, rfc3339Nano } from '../lib/time.ts';
 import { portsToPublish } from '../network/ports.ts';
 import type { Place } from '../network/types.ts';
-import { endpointsOf, networkEvents } from './endpoints.ts';
+import { networkEvents } from './endpoints.ts';
 import { healthAtStart, probePlan } from './health.ts';
 import { sharedNamespaces } from './isolation.ts';
 import { checkLinks, linkEnvironment, refreshHosts } from './links.ts';
@@ -152,12 +152,10 @@ async function joinNetwork(
     const namespacePath = other.sandbox?.namespacePath || `/proc/${other.state.pid}/ns/net`;
     return { place: null, namespacePath, sharedWith: other };
   }
-  // Disconnected from everything it comes back to where it began.
-  const wanted = Object.keys(record.endpoints).length > 0 ? record.endpoints : endpointsOf(set, mode, {});
   const place = await networks.join({
     containerId: record.id,
     containerName: record.name,
-    endpoints: wanted,
+    endpoints: record.endpoints,
     dns: dnsOf(set, record).dns,
     ports: portsToPublish(portOptions(record.config, record.hostConfig)),
     namespace,

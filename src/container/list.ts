@@ -1,6 +1,6 @@
 /** `GET /containers/json` and prune: filters and rows. */
 import { EngineError, invalid } from '../lib/errors.ts';
-import { type Filters, matchesLabels } from '../lib/filters.ts';
+import { compilePattern, type Filters, matchesLabels } from '../lib/filters.ts';
 import type { ImageId } from '../lib/ids.ts';
 import { parseTime } from '../lib/time.ts';
 import type { Json, ListQuery } from './api.ts';
@@ -159,15 +159,6 @@ function descendsFrom(set: ContainerSet, image: ImageId, ancestors: ReadonlySet<
     at = set.parts.images.get(at)?.parent ?? null;
   }
   return false;
-}
-
-/** A name filter is a regular expression; one that is none matches as text. */
-function compilePattern(value: string): RegExp {
-  try {
-    return new RegExp(value);
-  } catch {
-    return new RegExp(value.replace(/[.*+?^${}()|[\]\\]/g, '\\$&'));
-  }
 }
 
 interface PortRange {

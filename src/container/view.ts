@@ -104,7 +104,10 @@ function networksJson(record: ContainerRecord): Json {
   );
 }
 
-function endpointJson(record: ContainerRecord, { networkName, aliases, links, requested, joined }: Endpoint): Json {
+function endpointJson(
+  record: ContainerRecord,
+  { networkName, aliases, links, driverOptions, requested, joined }: Endpoint,
+): Json {
   const { ipv4, ipv6, linkLocal } = requested;
   const ipam = {
     ...(ipv4 ? { IPv4Address: ipv4 } : {}),
@@ -126,6 +129,7 @@ function endpointJson(record: ContainerRecord, { networkName, aliases, links, re
     GlobalIPv6Address: joined?.ipv6 ?? '',
     GlobalIPv6PrefixLen: joined?.ipv6PrefixLength ?? 0,
     MacAddress: joined?.mac ?? '',
+    DriverOpts: driverOptions ?? null,
   };
 }
 

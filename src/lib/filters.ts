@@ -51,3 +51,12 @@ export function matchesLabels(filters: Filters, labels: Readonly<Record<string, 
     return have !== undefined && (value.length === 0 || have === value.join('='));
   });
 }
+
+/** A name filter is a regular expression; one that is none matches as text. */
+export function compilePattern(value: string): RegExp {
+  try {
+    return new RegExp(value);
+  } catch {
+    return new RegExp(value.replace(/[.*+?^${}()|[\]\\]/g, '\\$&'));
+  }
+}

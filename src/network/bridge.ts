@@ -1,6 +1,6 @@
 /** The bridge driver: a bridge on the host, and a veth pair per endpoint. */
 import fs from 'node:fs';
-import { internal, invalid } from '../lib/errors.ts';
+import { forbidden, internal, invalid } from '../lib/errors.ts';
 import { formatAddress, macOf, parseAddress, parseCidr, type Subnet, subnetOf } from '../lib/ip.ts';
 import { isErrno } from '../platform/libc.ts';
 import { inNamespace } from '../platform/namespace.ts';
@@ -10,6 +10,8 @@ import type { Joined, NetworkRecord, NetworkRequest, Pool } from './types.ts';
 
 const prefix = 'com.docker.network.bridge.';
 const mtuOption = 'com.docker.network.driver.mtu';
+/** How the interfaces of its containers are called inside, without the number. */
+export const interfacePrefixOption = 'com.docker.network.container_iface_prefix';
 const booleans = ['default_bridge', 'enable_icc', 'enable_ip_masquerade', 'inhibit_ipv4'];
 
 /** What a record's options mean. */
@@ -23,7 +25,7 @@ export interface BridgeSettings {
 }
 
 export function bridgeSettings({ options }: Pick<NetworkRecord, 'options'>, mtuDefault: number): BridgeSettings {
-  const mtu = Number(options[mtuOption] ?? 0);
+  const mtu = mtuOf(options);
   const isOn = (name: string): boolean => truth(options[prefix + name] ?? 'true') !== false;
   const binding = options[`${prefix}host_binding_ipv4`] ?? '';
   return {
@@ -47,14 +49,25 @@ export function checkBridgeOptions({ options }: Pick<NetworkRequest, 'options'>)
     if (value !== undefined && truth(value) === undefined)
       throw invalid(`failed to parse ${prefix}${name} value: ${value} (invalid boolean)`);
   }
-  const mtu = options[mtuOption];
-  if (mtu !== undefined && (!/^\d{1,5}$/.test(mtu) || (Number(mtu) !== 0 && Number(mtu) < 68)))
-    throw invalid(`failed to parse ${mtuOption} value: ${mtu} (not an MTU)`);
+  mtuOf(options);
+  const inside = options[interfacePrefixOption];
+  if (inside && !/^[\w-]{1,12}$/.test(inside))
+    throw invalid(`invalid ${interfacePrefixOption} value: ${inside} (not the beginning of an interface's name)`);
   const binding = options[`${prefix}host_binding_ipv4`];
   if (binding && parseAddress(binding)?.family !== 4)
     throw invalid(`failed to parse ${prefix}host_binding_ipv4 value: ${binding} (not an IPv4 address)`);
   const name = options[`${prefix}name`];
-  if (name && !/^[^\s/:]{1,15}$/.test(name)) throw invalid(`invalid bridge name: ${name}`);
+  if (name && (!/^[\w.-]{1,15}$/.test(name) || ['.', '..', 'all', 'default'].includes(name)))
+    throw invalid(`invalid bridge name: ${name}`);
+}
+
+/** 0 when there is none. Throws for what is none. */
+export function mtuOf(options: NetworkRecord['options']): number {
+  const text = options[mtuOption] ?? '0';
+  const mtu = Number(text);
+  if (!/^\d{1,5}$/.test(text) || mtu > 65535 || (mtu !== 0 && mtu < 68))
+    throw invalid(`failed to parse ${mtuOption} value: ${text} (not an MTU)`);
+  return mtu;
 }
 
 export const bridgeNameOf = (request: Pick<NetworkRequest, 'options'>, id: string): string =>
@@ -83,19 +96,32 @@ export function subnetsOfHost(netlink: Netlink, bridges: ReadonlySet<string>): T
     .map(({ index, address, prefixLength }) => ({
       subnet: subnetOf(address, prefixLength) satisfies Subnet,
       holder: `a route of the host${nameOf(index) === '' ? '' : ` through ${nameOf(index)}`}`,
+      byHost: true,
     }));
 }
 
-/** Makes the bridge, or brings an existing one to what it shall be. Repeatable. Returns its index. */
+/** True when a bridge of that name is there already: it is used and stays. Throws for another kind of link. */
+export function isForeignBridge(netlink: Netlink, bridgeName: string): boolean {
+  const link = netlink.link(bridgeName);
+  if (link !== undefined && link.kind !== 'bridge') throw forbidden(`existing interface ${bridgeName} is not a bridge`);
+  return link !== undefined;
+}
+
+/**
+ * Makes the bridge, or brings an existing one to what it shall be; one that is not ours keeps the addresses it has. Repeatable.
+ * Returns its index.
+ */
 export function ensureBridge(netlink: Netlink, network: NetworkRecord): number {
   const { bridgeName, pools } = network;
-  const [first] = pools;
-  const mac = macOf(parseAddress(first?.gateway ?? '') ?? { family: 4, value: 0n });
+  const gateways = pools.map(({ gateway }) => parseAddress(gateway));
+  const mac = macOf(gateways.find((each) => each?.family === 4) ?? { family: 4, value: 0n });
   if (netlink.link(bridgeName) === undefined) netlink.addBridge(bridgeName, mac);
   const link = netlink.link(bridgeName);
   if (link?.kind !== 'bridge') throw internal(`${bridgeName} exists on this host and is not a bridge`);
+  const isInhibited = truth(network.options[`${prefix}inhibit_ipv4`] ?? '') === true;
   const wanted = pools.flatMap(({ subnet, gateway }): LinkPrefix[] => {
     const address = parseAddress(gateway);
+    if (address?.family === 4 && isInhibited) return [];
     const prefixLength = parseCidr(subnet)?.prefixLength ?? 0;
     return address === undefined ? [] : [{ index: link.index, address, prefixLength }];
   });
@@ -105,7 +131,8 @@ export function ensureBridge(netlink: Netlink, network: NetworkRecord): number {
   const present = netlink.addresses().filter(({ index }) => index === link.index);
   const same = (a: LinkPrefix, b: LinkPrefix): boolean =>
     a.address.family === b.address.family && a.address.value === b.address.value && a.prefixLength === b.prefixLength;
-  for (const other of present) if (!wanted.some((each) => same(each, other))) netlink.removeAddress(other);
+  if (network.foreignBridge !== true)
+    for (const other of present) if (!wanted.some((each) => same(each, other))) netlink.removeAddress(other);
   for (const each of wanted) if (!present.some((other) => same(each, other))) netlink.addAddress(each);
   // Lets the host's own 127.0.0.1 reach published ports; the firewall's `guard` keeps everybody else from using it.
   writeSysctl(`/proc/sys/net/ipv4/conf/${bridgeName}/route_localnet`, '1');
@@ -161,7 +188,7 @@ export function allowHairpin(host: Netlink, joined: Joined): void {
 
 /** Addresses of an interface that has just been born in a namespace. */
 export function configureInside(namespacePath: string, joined: Joined): void {
-  if (joined.ipv6 !== '') {
+  if (joined.ipv6 !== '' || joined.linkLocal?.some((each) => each.includes(':'))) {
     inNamespace(namespacePath, 'net', () => {
       fs.writeFileSync(`/proc/sys/net/ipv6/conf/${joined.interfaceName}/disable_ipv6`, '0');
     });
@@ -174,6 +201,10 @@ export function configureInside(namespacePath: string, joined: Joined): void {
   ] as const) {
     const address = parseAddress(text);
     if (address !== undefined) inside.addAddress({ index, address, prefixLength });
+  }
+  for (const text of joined.linkLocal ?? []) {
+    const address = parseAddress(text);
+    if (address !== undefined) inside.addAddress({ index, address, prefixLength: address.family === 4 ? 16 : 64 });
   }
   inside.setUp(index);
 }

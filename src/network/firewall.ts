@@ -19,6 +19,8 @@ export interface BridgeRules {
   readonly internal: boolean;
   /** What leaves for the outside gets the host's address. */
   readonly masquerade: boolean;
+  /** Its containers reach each other. */
+  readonly icc: boolean;
 }
 
 /** A published port and the address it leads to. */
@@ -245,13 +247,11 @@ const placeOf = (element: Element): string => `${element.set} ${element.key}`;
 const textOf = ({ set, key, value }: Element): string =>
   set === 'published' || set === 'published_at' ? `${key} : ${value}` : key;
 
-function elementsOfBridge({ bridgeName, subnets, internal, masquerade }: BridgeRules): Element[] {
+function elementsOfBridge({ bridgeName, subnets, internal, masquerade, icc }: BridgeRules): Element[] {
   const value = bridgeName;
   const name = JSON.stringify(bridgeName);
-  const elements: Element[] = [
-    { set: 'bridges', key: name, value },
-    { set: 'same', key: `${name} . ${name}`, value },
-  ];
+  const elements: Element[] = [{ set: 'bridges', key: name, value }];
+  if (icc) elements.push({ set: 'same', key: `${name} . ${name}`, value });
   if (internal) elements.push({ set: 'internal', key: name, value });
   for (const subnet of subnets.filter((each) => !each.includes(':'))) {
     elements.push({ set: 'own', key: `${subnet} . ${name}`, value });

@@ -8,14 +8,15 @@
 import { createHash } from 'node:crypto';
 import type { Config } from '../config/types.ts';
 import type { NewEvent } from '../event/types.ts';
-import { conflict, forbidden, invariant, messageOf, notFound } from '../lib/errors.ts';
+import { conflict, EngineError, forbidden, invariant, messageOf, notFound } from '../lib/errors.ts';
 import { type ContainerId, type NetworkId, newId } from '../lib/ids.ts';
 import { overlap } from '../lib/ip.ts';
 import type { Log } from '../lib/log.ts';
 import { Netlink } from '../platform/netlink.ts';
 import type { Collection, Store } from '../store/types.ts';
-import { bridgeSettings, parseBridgeAddress, subnetsOfHost } from './bridge.ts';
+import { bridgeSettings, isForeignBridge, parseBridgeAddress, subnetsOfHost } from './bridge.ts';
 import { Firewall } from './firewall.ts';
+import { isParentToBeMade } from './macvlan.ts';
 import { Namespaces } from './namespaces.ts';
 import { chooseSubnet, defaultPools, parsePool, poolOf, type TakenSubnet } from './pools.ts';
 import { checkEndpoint, predefined, recordOf } from './requests.ts';
@@ -123,19 +124,18 @@ class LocalNetworks implements Networks {
 
   async create(request: NetworkRequest): Promise<NetworkRecord> {
     const id = newId<NetworkId>();
-    const record = recordOf(request, id, new Date().toISOString(), defaultPools, this.#takenSubnets());
     const others = [...this.#records.values(), ...this.#coming.values()];
-    if (others.some(({ name }) => name === record.name))
-      throw conflict(`network with name ${record.name} already exists`);
-    const sameBridge = others.find(({ bridgeName }) => bridgeName !== '' && bridgeName === record.bridgeName);
-    if (sameBridge)
-      throw conflict(`bridge ${record.bridgeName} belongs to network ${sameBridge.name} (${sameBridge.id}) already`);
+    if (!predefined.includes(request.name) && others.some(({ name }) => name === request.name))
+      throw conflict(`network with name ${request.name} already exists`);
+    const bare = recordOf(request, id, new Date().toISOString(), defaultPools, this.#takenSubnets());
+    const record: NetworkRecord = { ...bare, ...this.#linkOf(bare, others) };
     this.#coming.set(id, record);
     try {
-      await this.#store.commit([this.#records.put(record)], [eventOf(record, 'create')]);
+      await this.#store.commit([this.#records.put(record)]);
       try {
         const { rules } = this.#wires.raise(record, bridgeSettings(record, this.#config.mtu));
         if (rules) await this.#firewall.addBridge(rules);
+        await this.#store.commit([], [eventOf(record, 'create')]);
       } catch (error) {
         await this.#takeDown(record, []);
         throw error;
@@ -155,6 +155,21 @@ class LocalNetworks implements Networks {
       throw forbidden(`error while removing network: network ${record.name} id ${record.id} has active endpoints`);
     await this.#takeDown(record, [eventOf(record, 'destroy')]);
     return record;
+  }
+
+  async prune(isWanted: (network: NetworkRecord) => boolean): Promise<readonly string[]> {
+    const removed: string[] = [];
+    for (const network of this.list()) {
+      if (predefined.includes(network.name) || !isWanted(network)) continue;
+      try {
+        removed.push((await this.remove(network.id)).name);
+      } catch (error) {
+        // In use, or removed by somebody else meanwhile.
+        if (!(error instanceof EngineError && ['forbidden', 'not-found'].includes(error.kind))) throw error;
+      }
+    }
+    await this.#store.commit([], [{ type: 'network', action: 'prune', id: '', attributes: { reclaimed: '0' } }]);
+    return removed;
   }
 
   check(endpoint: Endpoint): void {
@@ -203,8 +218,16 @@ class LocalNetworks implements Networks {
   async #takeDown(record: NetworkRecord, events: readonly NewEvent[]): Promise<void> {
     const up = this.#wires.lower(record.id);
     if (up?.rules) await this.#firewall.removeBridge(up.rules);
-    await this.#wires.removeBridge(record);
+    await this.#wires.removeLink(record);
     await this.#store.commit([this.#records.remove(record.id)], events);
+  }
+
+  /** What of the link under a new network is not the network's own. Throws when it is not to be had. */
+  #linkOf(record: NetworkRecord, others: readonly NetworkRecord[]): Partial<NetworkRecord> {
+    if (record.driver === 'macvlan') return isParentToBeMade(this.#host, record, others) ? { madeParent: true } : {};
+    const other = others.find(({ bridgeName }) => bridgeName !== '' && bridgeName === record.bridgeName);
+    if (other) throw forbidden(`bridge ${record.bridgeName} belongs to network ${other.name} (${other.id}) already`);
+    return isForeignBridge(this.#host, record.bridgeName) ? { foreignBridge: true } : {};
   }
 
   #bringUp(record: NetworkRecord): UpNetwork | undefined {

@@ -4,9 +4,10 @@
  * What is taken is known from records and live sandboxes alone: nothing is stored beside them, so nothing can be forgotten
  * there, and after a restart it is told again.
  */
-import { forbidden, internal, invalid } from '../lib/errors.ts';
+import { forbidden, internal, invalid, notFound } from '../lib/errors.ts';
 import {
   type Address,
+  bitsOf,
   contains,
   type Family,
   formatAddress,
@@ -38,11 +39,13 @@ export const defaultPools6: readonly DefaultPool[] = [{ base: 'fdd5:1f2a:7c00::/
 export interface TakenSubnet {
   readonly subnet: Subnet;
   readonly holder: string;
+  /** A route or address of the host rather than a network of ours. */
+  readonly byHost?: true;
 }
 
 export function parsePool(text: string): Subnet {
   const subnet = parseSubnet(text);
-  if (subnet === undefined) throw invalid(`invalid subnet ${text}: not an address with prefix length`);
+  if (subnet === undefined) throw invalid(`Invalid subnet ${text} : invalid CIDR address: ${text}`);
   return subnet;
 }
 
@@ -64,7 +67,7 @@ export function chooseSubnet(pools: readonly DefaultPool[], family: Family, take
     }
   }
   const holders = [...new Set(taken.filter(({ subnet }) => subnet.family === family).map(({ holder }) => holder))];
-  throw internal(
+  throw notFound(
     `could not find an available, non-overlapping IPv${family} address pool among the defaults to assign to the network; taken by ${listed(holders)}`,
   );
 }
@@ -79,25 +82,49 @@ export function poolOf(config: IpamConfig, subnet: Subnet, withGateway: boolean)
   if (range === undefined || range.family !== family || !inside(subnet, range)) {
     throw invalid(`invalid IP range ${config.ipRange}: not within subnet ${formatSubnet(subnet)}`);
   }
+  if (subnet.prefixLength > (family === 4 ? 30 : 127))
+    throw invalid('failed to allocate gateway (): No available addresses on this pool');
+  const gateway = gatewayOf(config, subnet, range, withGateway);
   const reserved = config.auxiliaryAddresses ?? {};
+  const used = new Set([gateway]);
   for (const [name, text] of Object.entries(reserved)) {
     const address = parseAddress(text);
-    if (address === undefined || !contains(subnet, address))
-      throw invalid(`invalid auxiliary address ${name}=${text}: not within subnet ${formatSubnet(subnet)}`);
-  }
-  let gateway = config.gateway ?? '';
-  if (gateway !== '') {
-    // A gateway may be written with its prefix length.
-    const parsed = parseAddress(gateway.replace(/\/\d+$/, ''));
-    if (parsed === undefined || !contains(subnet, parsed)) throw invalid(`no matching subnet for gateway ${gateway}`);
-    gateway = formatAddress(parsed);
-  } else if (withGateway) {
-    const used = new Set(Object.values(reserved));
-    let value = range.base === subnet.base ? subnet.base + 1n : range.base;
-    while (used.has(formatAddress({ family, value }))) value++;
-    gateway = formatAddress({ family, value });
+    if (address === undefined) throw invalid(`non parsable secondary ip address (${name}:${text})`);
+    if (!contains(subnet, address))
+      throw forbidden(`auxiliary address: (${name}:${text}) must belong to the master pool: ${formatSubnet(subnet)}`);
+    const plain = formatAddress(address);
+    if (used.has(plain) || !isHost(subnet, address))
+      throw forbidden(`failed to allocate secondary ip address (${name}:${text}): Address already in use`);
+    used.add(plain);
   }
   return { subnet: formatSubnet(subnet), range: formatSubnet(range), gateway, reserved };
+}
+
+/** The gateway asked for, else the first address of the range that is nobody else's; empty without one. */
+function gatewayOf(config: IpamConfig, subnet: Subnet, range: Subnet, isNeeded: boolean): string {
+  const { family } = subnet;
+  if (config.gateway) {
+    // It may be written with its prefix length.
+    const parsed = parseAddress(config.gateway.replace(/\/\d+$/, ''));
+    if (parsed === undefined) throw invalid(`invalid gateway address ${config.gateway} in Ipam configuration`);
+    const refusal = `failed to allocate gateway (${config.gateway})`;
+    if (!contains(subnet, parsed)) throw invalid(`${refusal}: Requested address is out of range`);
+    if (!isHost(subnet, parsed)) throw forbidden(`${refusal}: Address already in use`);
+    return formatAddress(parsed);
+  }
+  if (!isNeeded) return '';
+  const used = new Set(Object.values(config.auxiliaryAddresses ?? {}));
+  for (let value = range.base === subnet.base ? subnet.base + 1n : range.base; value <= lastOf(range); value++) {
+    const address = { family, value };
+    if (!used.has(formatAddress(address)) && isHost(subnet, address)) return formatAddress(address);
+  }
+  throw invalid('failed to allocate gateway (): No available addresses on this pool');
+}
+
+/** The lowest address of a subnet means the subnet, the highest of an IPv4 one everybody in it. */
+function isHost(subnet: Subnet, { value }: Address): boolean {
+  if (subnet.prefixLength >= bitsOf(subnet.family) - 1) return true;
+  return value !== subnet.base && (subnet.family === 6 || value !== lastOf(subnet));
 }
 
 const inside = (outer: Subnet, inner: Subnet): boolean => inner.base >= outer.base && lastOf(inner) <= lastOf(outer);
@@ -162,6 +189,8 @@ export class Addresses {
       if (!contains(this.#subnet, wanted)) {
         throw invalid(`Invalid address ${formatAddress(wanted)}: It does not belong to any of this network's subnets`);
       }
+      if (!isHost(this.#subnet, wanted))
+        throw forbidden(`Address already in use: ${formatAddress(wanted)} of ${this.#network} is not a host's`);
       const holder = this.#taken.get(wanted.value);
       if (holder !== undefined && holder.id !== owner.id) {
         throw forbidden(

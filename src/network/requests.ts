@@ -3,6 +3,7 @@ import { forbidden, invalid, notFound } from '../lib/errors.ts';
 import type { NetworkId } from '../lib/ids.ts';
 import { contains, formatSubnet, overlap, parseAddress, parseSubnet } from '../lib/ip.ts';
 import { bridgeNameOf, checkBridgeOptions } from './bridge.ts';
+import { checkMacvlanOptions } from './macvlan.ts';
 import {
   chooseSubnet,
   type DefaultPool,
@@ -12,7 +13,7 @@ import {
   refuseOverlap,
   type TakenSubnet,
 } from './pools.ts';
-import type { Endpoint, NetworkRecord, NetworkRequest, Pool } from './types.ts';
+import type { Endpoint, IpamConfig, NetworkRecord, NetworkRequest, Pool } from './types.ts';
 
 export const predefined: readonly string[] = ['bridge', 'host', 'none'];
 
@@ -25,14 +26,17 @@ export function recordOf(
   taken: readonly TakenSubnet[],
 ): NetworkRecord {
   const driver = request.driver || 'bridge';
-  if (request.name.trim() === '') throw invalid('invalid network name: name is empty');
+  if (request.name.trim() === '') throw invalid('invalid name: name is empty');
   if (predefined.includes(request.name) || request.name === 'default')
     throw forbidden(`operation is not permitted on predefined ${request.name} network `);
   if (driver === 'host' || driver === 'null') throw forbidden(`only one instance of "${driver}" network is allowed`);
-  if (driver !== 'bridge') throw notFound(`plugin "${driver}" not found`);
+  if (driver !== 'bridge' && driver !== 'macvlan') throw notFound(`plugin "${driver}" not found`);
   if (!['', 'default'].includes(request.ipam.driver)) throw notFound(`plugin "${request.ipam.driver}" not found`);
-  checkBridgeOptions(request);
-  const chosen = poolsOf(request, pools, taken);
+  if (driver === 'bridge') checkBridgeOptions(request);
+  else checkMacvlanOptions(request);
+  // Containers of a macvlan are in the parent's own subnet, which the host of course reaches.
+  const inTheWay = driver === 'bridge' ? taken : taken.filter(({ byHost }) => byHost !== true);
+  const chosen = poolsOf({ ...request, driver }, pools, inTheWay, taken);
   return {
     id,
     name: request.name,
@@ -47,27 +51,37 @@ export function recordOf(
     ipam: {
       driver: request.ipam.driver || 'default',
       options: request.ipam.options,
-      config:
-        request.ipam.config.length > 0
-          ? request.ipam.config
-          : chosen.map(({ subnet, gateway }) => ({ subnet, gateway })),
+      config: configOf(request, chosen),
     },
     pools: chosen,
     userSubnets: request.ipam.config.some(({ subnet }) => (subnet ?? '') !== ''),
-    bridgeName: bridgeNameOf(request, id),
+    bridgeName: driver === 'bridge' ? bridgeNameOf(request, id) : '',
   };
 }
 
+/** What the user gave as it was given, and what was chosen where nothing was: IPv4 first. */
+function configOf(request: NetworkRequest, chosen: readonly Pool[]): readonly IpamConfig[] {
+  const given = request.ipam.config.filter(({ subnet }) => subnet);
+  const isV6 = (text = '') => text.includes(':');
+  return [false, true].flatMap((v6) => {
+    const own = given.filter(({ subnet }) => isV6(subnet) === v6);
+    if (own.length > 0) return own;
+    return chosen.filter(({ subnet }) => isV6(subnet) === v6).map(({ subnet, gateway }) => ({ subnet, gateway }));
+  });
+}
+
+/** `taken` stands in the way of subnets asked for, `avoided` of those that are chosen. IPv4 first. */
 function poolsOf(
   request: NetworkRequest,
   pools: readonly DefaultPool[],
   taken: readonly TakenSubnet[],
+  avoided: readonly TakenSubnet[],
 ): readonly Pool[] {
   const chosen: Pool[] = [];
   for (const config of request.ipam.config) {
     if (!config.subnet) {
       if (config.gateway || config.ipRange || Object.keys(config.auxiliaryAddresses ?? {}).length > 0)
-        throw invalid('failed to allocate gateway: a subnet must be given with a gateway, range or auxiliary address');
+        throw invalid('Invalid subnet  : a subnet must be given with a gateway, range or auxiliary address');
       continue;
     }
     const subnet = parsePool(config.subnet);
@@ -76,15 +90,17 @@ function poolsOf(
     if (own) throw forbidden(`Pool overlaps with other one on this address space: ${own.subnet}`);
     if (subnet.family === 6 && !request.enableIPv6) continue;
     if (chosen.some((other) => parsePool(other.subnet).family === subnet.family))
-      throw invalid(`bridge networks take one IPv${subnet.family} subnet: ${formatSubnet(subnet)} is the second`);
+      throw forbidden(`${request.driver} driver doesn't support multiple subnets: ${formatSubnet(subnet)}`);
     chosen.push(poolOf(config, subnet, true));
   }
   if (!chosen.some(({ subnet }) => !subnet.includes(':')))
-    chosen.unshift(poolOf({}, chooseSubnet(pools, 4, taken), true));
+    chosen.push(poolOf({}, chooseSubnet(pools, 4, avoided), true));
   if (request.enableIPv6 && !chosen.some(({ subnet }) => subnet.includes(':')))
-    chosen.push(poolOf({}, chooseSubnet([...pools, ...defaultPools6], 6, taken), true));
-  return chosen;
+    chosen.push(poolOf({}, chooseSubnet([...pools, ...defaultPools6], 6, avoided), true));
+  return chosen.sort((a, b) => Number(a.subnet.includes(':')) - Number(b.subnet.includes(':')));
 }
+
+const linkLocals = ['169.254.0.0/16', 'fe80::/10'].map(parsePool);
 
 /** Throws dockerd's words for what a network cannot give. */
 export function checkEndpoint(endpoint: Endpoint, network: NetworkRecord): void {
@@ -103,15 +119,21 @@ export function checkEndpoint(endpoint: Endpoint, network: NetworkRecord): void 
     if (!text) continue;
     const address = parseAddress(text);
     if (address?.family !== family) throw invalid(`invalid IPv${family} address: ${text}`);
-    const subnets = network.ipam.config
-      .map(({ subnet }) => parseSubnet(subnet ?? ''))
+    const subnets = network.pools
+      .map(({ subnet }) => parseSubnet(subnet))
+      .filter((each) => each?.family === family)
       .filter((each) => each !== undefined);
-    if (!network.userSubnets) {
+    if (!network.userSubnets || subnets.length === 0) {
       throw invalid(
         'user specified IP address is supported only when connecting to networks with user configured subnets',
       );
     }
     if (!subnets.some((subnet) => contains(subnet, address)))
       throw invalid(`no configured subnet or ip-range contain the IP address ${text}`);
+  }
+  for (const text of requested.linkLocal ?? []) {
+    const address = parseAddress(text);
+    if (address === undefined || !linkLocals.some((subnet) => contains(subnet, address)))
+      throw invalid(`invalid link local IP address: ${text}`);
   }
 }

@@ -11,9 +11,10 @@ import { type Address, contains, formatAddress, macOf, parseAddress } from '../l
 import type { Log } from '../lib/log.ts';
 import { forgetUdpFlowsTo } from '../platform/conntrack.ts';
 import { Netlink } from '../platform/netlink.ts';
-import { allowHairpin, attachVeth, routeThrough, settlePort } from './bridge.ts';
+import { allowHairpin, attachVeth, interfacePrefixOption, routeThrough, settlePort } from './bridge.ts';
 import { HostServers } from './files.ts';
 import type { Firewall, Publication } from './firewall.ts';
+import { attachMacvlan, isParentless } from './macvlan.ts';
 import { hasNames, Names } from './names.ts';
 import type { Namespaces } from './namespaces.ts';
 import { parsePool } from './pools.ts';
@@ -167,13 +168,13 @@ export class Sandboxes {
     try {
       for (const [index, network] of networks.entries()) {
         const endpoint = wanted[index] as Endpoint;
-        const joined = this.#identity(live, endpoint, network, network.addresses.length > 0 ? `eth${index}` : '');
+        const joined = this.#identity(live, endpoint, network);
         live.endpoints = { ...live.endpoints, [endpoint.networkName]: { ...endpoint, joined } };
       }
       this.#hold(live);
       if (isHost) return placeOf(live);
       const gateway = this.#gatewayOf(live.endpoints);
-      if (request.ports.size > 0 && gateway)
+      if (request.ports.size > 0 && this.#publishes(gateway))
         live.sandbox = { ...live.sandbox, published: await this.#reservePorts(live, gateway, request.ports) };
       // nft works while the namespace is made; the failure of either is the failure of both.
       const published = firewall.publish(this.#publicationsOf(live));
@@ -211,6 +212,9 @@ export class Sandboxes {
     if (held?.sandbox.published.some(({ protocol }) => protocol === 'udp'))
       this.#forgetFlows(this.#gatewayOf(held.endpoints));
     this.#resolver.end(containerId);
+    // Two cards of one address on a parent refuse each other: this one goes now rather than when the kernel finds the time.
+    for (const { joined } of held ? joinedOf(held) : [])
+      if (this.#parts.wires.find(joined.networkId)?.macvlan) this.#tryRemoveInside(held, joined);
     await attempt(() => namespaces.remove(containerId));
     for (const { joined } of held ? joinedOf(held) : []) {
       this.#release(containerId, joined);
@@ -226,10 +230,7 @@ export class Sandboxes {
     if (endpoint.networkName in live.endpoints)
       throw forbidden(`endpoint with name ${live.containerName} already exists in network ${endpoint.networkName}`);
     checkEndpoint(endpoint, network.record);
-    const used = new Set(joinedOf(live).map(({ joined }) => joined.interfaceName));
-    let number = 0;
-    while (used.has(`eth${number}`)) number++;
-    const joined = this.#identity(live, endpoint, network, `eth${number}`);
+    const joined = this.#identity(live, endpoint, network);
     const after = { ...live, endpoints: { ...live.endpoints, [endpoint.networkName]: { ...endpoint, joined } } };
     this.#hold(after);
     try {
@@ -264,7 +265,7 @@ export class Sandboxes {
         await firewall.unpublish(this.#publicationsOf(before));
         if (published.some(({ protocol }) => protocol === 'udp')) this.#forgetFlows(from);
       }
-      if (to === undefined) {
+      if (!this.#publishes(to)) {
         this.#reservations.release(after.containerId);
         published = [];
       } else if (published.length > 0) this.#reservations.retarget(after.containerId, to.joined.ipv4);
@@ -308,8 +309,9 @@ export class Sandboxes {
   }
 
   /** Addresses and names of a new endpoint. */
-  #identity(live: LiveSandbox, endpoint: Endpoint, network: UpNetwork, interfaceName: string): Joined {
+  #identity(live: LiveSandbox, endpoint: Endpoint, network: UpNetwork): Joined {
     const { requested } = endpoint;
+    const interfaceName = network.addresses.length > 0 ? freeInterface(live, network.record) : '';
     const endpointId = newId();
     const wished = [requested.ipv4, requested.ipv6].map((text) => parseAddress(text ?? ''));
     const taken: Address[] = [];
@@ -326,7 +328,9 @@ export class Sandboxes {
     const v6 = taken.find(({ family }) => family === 6);
     const { pools, internal } = network.record;
     const gatewayOf = (isV6: boolean): string =>
-      internal ? '' : (pools.find(({ subnet }) => subnet.includes(':') === isV6)?.gateway ?? '');
+      internal || isParentless(network.record)
+        ? ''
+        : (pools.find(({ subnet }) => subnet.includes(':') === isV6)?.gateway ?? '');
     const lengthOf = (family: 4 | 6): number =>
       network.addresses.find((pool) => pool.family === family)?.prefixLength ?? 0;
     return {
@@ -339,12 +343,14 @@ export class Sandboxes {
       ipv6: v6 ? formatAddress(v6) : '',
       ipv6PrefixLength: v6 ? lengthOf(6) : 0,
       ipv6Gateway: v6 ? gatewayOf(true) : '',
+      ...(requested.linkLocal?.length ? { linkLocal: requested.linkLocal } : {}),
       interfaceName,
       hostInterface: network.bridge ? `${this.#parts.wires.vethPrefix}${endpointId.slice(0, 8)}` : '',
     };
   }
 
   #wire(namespacePath: string, network: UpNetwork | undefined, joined: Joined): void {
+    if (network?.macvlan) attachMacvlan(this.#parts.wires.host, namespacePath, joined, network.macvlan);
     if (!network?.bridge) return;
     const { index, settings } = network.bridge;
     attachVeth(this.#parts.wires.host, { namespacePath, joined, bridge: index, settings });
@@ -353,11 +359,27 @@ export class Sandboxes {
   /** The interface goes at once: the namespace lives on. */
   #unwire(live: LiveSandbox, joined: Joined): void {
     if (joined.hostInterface !== '') this.#parts.wires.host.removeLinks([joined.hostInterface]);
-    else if (joined.interfaceName !== '') {
-      using inside = Netlink.openIn(live.sandbox.namespacePath);
-      inside.removeLinks([joined.interfaceName]);
-    }
+    else this.#removeInside(live, joined);
     this.#release(live.containerId, joined);
+  }
+
+  /** The namespace's end takes the interface, too. */
+  #tryRemoveInside(place: Place | null, joined: Joined): void {
+    try {
+      this.#removeInside(place, joined);
+    } catch (error) {
+      this.#parts.log.warn(
+        { error, interface: joined.interfaceName },
+        'an interface is left to the end of its namespace',
+      );
+    }
+  }
+
+  #removeInside(place: Place | null, { interfaceName }: Joined): void {
+    const namespace = place?.sandbox.namespacePath ?? '';
+    if (namespace === '' || interfaceName === '' || !fs.existsSync(namespace)) return;
+    using inside = Netlink.openIn(namespace);
+    inside.removeLinks([interfaceName]);
   }
 
   #release(containerId: ContainerId, joined: Joined): void {
@@ -372,6 +394,11 @@ export class Sandboxes {
       .filter(isJoined)
       .filter(({ joined }) => joined.gateway !== '' || joined.ipv6Gateway !== '')
       .sort((a, b) => (a.networkName < b.networkName ? -1 : 1))[0];
+  }
+
+  /** Ports of the host lead to containers on bridges; those on a macvlan are on the outside network themselves. */
+  #publishes(gateway: JoinedEndpoint | undefined): gateway is JoinedEndpoint {
+    return gateway !== undefined && Boolean(this.#parts.wires.find(gateway.joined.networkId)?.bridge);
   }
 
   #publicationsOf({ sandbox, endpoints }: Place): Publication[] {
@@ -413,6 +440,15 @@ export class Sandboxes {
       this.#parts.log.warn({ error, address: formatAddress(address) }, 'UDP flows to a container could not be ended');
     }
   }
+}
+
+/** The next free name inside: `eth0` and so on, or with the prefix that the network's options give. */
+function freeInterface(live: LiveSandbox, { options }: NetworkRecord): string {
+  const prefix = options[interfacePrefixOption] || 'eth';
+  const used = new Set(joinedOf(live).map(({ joined }) => joined.interfaceName));
+  let number = 0;
+  while (used.has(`${prefix}${number}`)) number++;
+  return `${prefix}${number}`;
 }
 
 /** Inside, the container's own; the daemon cannot ask there. */

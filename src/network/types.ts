@@ -26,6 +26,8 @@ export interface Endpoint {
   readonly aliases: readonly string[];
   /** `container:alias`, for user-defined networks. */
   readonly links: readonly string[];
+  /** Kept and shown; our drivers know none. */
+  readonly driverOptions?: Readonly<Record<string, string>> | undefined;
   readonly requested: {
     readonly ipv4?: string | undefined;
     readonly ipv6?: string | undefined;
@@ -48,6 +50,8 @@ export interface Joined {
   readonly ipv6: string;
   readonly ipv6PrefixLength: number;
   readonly ipv6Gateway: string;
+  /** Further addresses of its interface. */
+  readonly linkLocal?: readonly string[] | undefined;
   /** `eth0` and so on, inside. */
   readonly interfaceName: string;
   readonly hostInterface: string;
@@ -126,6 +130,10 @@ export interface NetworkRecord {
   readonly userSubnets: boolean;
   /** Name of the bridge on the host; empty for other drivers. */
   readonly bridgeName: string;
+  /** The bridge was there before the network and outlives it. */
+  readonly foreignBridge?: true;
+  /** The macvlan parent was made for this network and goes with it. */
+  readonly madeParent?: true;
 }
 
 /** A subnet of a network. Texts, since records are JSON. */
@@ -181,6 +189,8 @@ export interface Networks {
     networkName: string,
     ports: ReadonlyMap<string, readonly PortBinding[]>,
   ): Promise<Place>;
+  /** Removes those of the user's that `isWanted` and that nothing is joined to; answers with their names. */
+  prune(isWanted: (network: NetworkRecord) => boolean): Promise<readonly string[]>;
   /** A container goes by another name: what other containers find it by. */
   rename(containerId: ContainerId, name: string): void;
   /** Takes all of it down again. Repeating it, also for what never was joined, is not an error. */

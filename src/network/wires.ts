@@ -5,6 +5,7 @@ import type { Log } from '../lib/log.ts';
 import type { Netlink } from '../platform/netlink.ts';
 import { type BridgeSettings, ensureBridge } from './bridge.ts';
 import type { BridgeRules } from './firewall.ts';
+import { ensureParent, type MacvlanParent, parentNameOf } from './macvlan.ts';
 import { Addresses } from './pools.ts';
 import type { NetworkRecord } from './types.ts';
 
@@ -16,6 +17,8 @@ export interface UpNetwork {
   /** Null for drivers without a bridge. */
   readonly bridge: { readonly index: number; readonly settings: BridgeSettings } | null;
   readonly rules: BridgeRules | null;
+  /** Null for other drivers. */
+  readonly macvlan: MacvlanParent | null;
 }
 
 /** How long the kernel may take to end a namespace that nobody uses, before its veth is removed by hand. */
@@ -30,7 +33,7 @@ export class Wires {
   /** Host ends that should vanish with their namespaces. */
   readonly #leaving = new Set<string>();
   #leavingCheck: NodeJS.Timeout | null = null;
-  /** Bridges to be removed in this turn, together. */
+  /** Bridges and macvlan parents to be removed in this turn, together. */
   #doomed: { readonly names: Set<string>; readonly done: Promise<void> } | null = null;
 
   constructor(host: Netlink, vethPrefix: string, log: Log) {
@@ -66,6 +69,7 @@ export class Wires {
     const up: UpNetwork = {
       record,
       addresses: same ? before.addresses : record.pools.map((pool) => new Addresses(label, pool)),
+      macvlan: record.driver === 'macvlan' ? ensureParent(this.host, record) : null,
       bridge: record.driver === 'bridge' ? { index: ensureBridge(this.host, record), settings } : null,
       rules:
         record.driver === 'bridge'
@@ -74,6 +78,7 @@ export class Wires {
               subnets: record.pools.map(({ subnet }) => subnet),
               internal: record.internal,
               masquerade: settings.masquerade,
+              icc: settings.icc,
             }
           : null,
     };
@@ -88,9 +93,11 @@ export class Wires {
     return up;
   }
 
-  /** Removing a link makes the calling thread wait some 30 ms: all that are asked for in one turn go together. */
-  removeBridge({ bridgeName }: NetworkRecord): Promise<void> {
-    if (bridgeName === '') return Promise.resolve();
+  /** What was made for the network. Removing a link makes the calling thread wait some 30 ms: all asked for in one turn go together. */
+  removeLink(record: NetworkRecord): Promise<void> {
+    const made = record.driver === 'macvlan' ? record.madeParent === true : record.foreignBridge !== true;
+    const name = record.driver === 'macvlan' ? parentNameOf(record) : record.bridgeName;
+    if (!made || name === '') return Promise.resolve();
     if (this.#doomed === null) {
       const names = new Set<string>();
       const done = new Promise<void>((resolve, reject) => {
@@ -106,7 +113,7 @@ export class Wires {
       });
       this.#doomed = { names, done };
     }
-    this.#doomed.names.add(bridgeName);
+    this.#doomed.names.add(name);
     return this.#doomed.done;
   }
 

@@ -40,6 +40,7 @@ const IFLA_INFO = { KIND: 1, DATA: 2 } as const;
 const IFLA_INFO_SLAVE = { KIND: 4, DATA: 5 } as const;
 const IFLA_BRPORT = { MODE: 4, ISOLATED: 33 } as const;
 const IFLA_MACVLAN_MODE = 1;
+const IFLA_VLAN_ID = 1;
 const VETH_INFO_PEER = 1;
 const IFA = { ADDRESS: 1, LOCAL: 2, BROADCAST: 4 } as const;
 /** No duplicate address detection: an IPv6 address can be used at once. */
@@ -164,6 +165,22 @@ export class Netlink implements Disposable {
     ]);
   }
 
+  /** An interface that swallows what is sent through it, up. */
+  addSink(name: string): void {
+    const add = (kind: string): unknown =>
+      this.#socket.request(RTM.NEWLINK, NLM_F.CREATE | NLM_F.EXCL, linkHeader({ up: true }), `add ${kind} ${name}`, [
+        text(IFLA.IFNAME, name),
+        nested(IFLA.LINKINFO, [text(IFLA_INFO.KIND, kind)]),
+      ]);
+    try {
+      add('dummy');
+    } catch (error) {
+      // Kernels without it may have the other, to which nothing is redirected here.
+      if (!isErrno(error, 'EOPNOTSUPP', 'ENOTSUP')) throw error;
+      add('ifb');
+    }
+  }
+
   /** A pair: one end here, a port of a bridge; the other born in a namespace, still down. */
   addVeth(request: VethRequest): void {
     const { peer } = request;
@@ -209,6 +226,18 @@ export class Netlink implements Disposable {
       nested(IFLA.LINKINFO, [
         text(IFLA_INFO.KIND, 'macvlan'),
         nested(IFLA_INFO.DATA, [uint32(IFLA_MACVLAN_MODE, request.mode)]),
+      ]),
+    ]);
+  }
+
+  /** What a host interface carries with an 802.1Q tag, as an interface of its own, up. */
+  addVlan(name: string, parent: number, tag: number): void {
+    this.#socket.request(RTM.NEWLINK, NLM_F.CREATE | NLM_F.EXCL, linkHeader({ up: true }), `add vlan ${name}`, [
+      text(IFLA.IFNAME, name),
+      uint32(IFLA.LINK, parent),
+      nested(IFLA.LINKINFO, [
+        text(IFLA_INFO.KIND, 'vlan'),
+        nested(IFLA_INFO.DATA, [attribute(IFLA_VLAN_ID, Buffer.of(tag & 255, tag >> 8))]),
       ]),
     ]);
   }

@@ -58,9 +58,21 @@ test('range, gateway and auxiliary addresses of a pool', () => {
     { ipRange: '10.5.0.0/16' },
     { gateway: '10.6.0.1' },
     { gateway: 'x' },
-    { auxiliaryAddresses: { a: '10.6.0.1' } },
+    { auxiliaryAddresses: { a: 'x' } },
   ])
     assert.throws(() => pool(bad), { kind: 'invalid' }, JSON.stringify(bad));
+  // Neither the subnet's own address, nor everybody's, nor one given twice.
+  for (const bad of [
+    { gateway: '10.5.0.0' },
+    { gateway: '10.5.0.255' },
+    { auxiliaryAddresses: { a: '10.6.0.1' } },
+    { auxiliaryAddresses: { a: '10.5.0.255' } },
+    { auxiliaryAddresses: { a: '10.5.0.9', b: '10.5.0.9' } },
+    { gateway: '10.5.0.9', auxiliaryAddresses: { a: '10.5.0.9' } },
+  ])
+    assert.throws(() => pool(bad), { kind: 'forbidden' }, JSON.stringify(bad));
+  for (const narrow of ['10.5.0.0/31', '10.5.0.0/32', 'fd00::1/128'])
+    assert.throws(() => poolOf({}, subnet(narrow), true), /No available addresses on this pool/, narrow);
 });
 
 test('addresses go round, skip the gateway, and are given back by their holder only', () => {

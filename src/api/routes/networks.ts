@@ -1,7 +1,7 @@
 /** `/networks/…` */
 import type { Json } from '../../container/api.ts';
-import { EngineError, invalid, notFound } from '../../lib/errors.ts';
-import { matchesLabels } from '../../lib/filters.ts';
+import { forbidden, invalid, notFound, notImplemented } from '../../lib/errors.ts';
+import { compilePattern, matchesLabels } from '../../lib/filters.ts';
 import { parseTime } from '../../lib/time.ts';
 import type { IpamConfig, NetworkRecord } from '../../network/types.ts';
 import type { Backend } from '../backend.ts';
@@ -10,10 +10,10 @@ import { type Context, reply, route } from '../server/route.ts';
 import { connectRequest, disconnectRequest, networkRequest } from './schemas.ts';
 
 const list = async ({ query, backend }: Context<undefined>) => {
-  const wanted = filters(query);
-  const networks = backend.networks.list().filter((network) => matches(network, wanted));
+  const isWanted = compile(filters(query));
   const members = await membersByNetwork(backend);
-  return reply.json(networks.map((network) => view(network, members.get(network.id) ?? {})));
+  const rows = backend.networks.list().map((network) => ({ network, members: members.get(network.id) ?? {} }));
+  return reply.json(rows.filter(isWanted).map((row) => view(row.network, row.members)));
 };
 
 export const networkRoutes = [
@@ -26,6 +26,7 @@ export const networkRoutes = [
   }),
 
   route('POST /networks/create', { body: networkRequest, checkContentType: true }, async ({ body, backend }) => {
+    refuseSwarm(body);
     const { id } = await backend.networks.create({
       name: body.Name ?? '',
       driver: body.Driver ?? '',
@@ -48,26 +49,31 @@ export const networkRoutes = [
   }),
   route('POST /networks/{id}/connect', { body: connectRequest, checkContentType: true }, async (context) => {
     const { params, body, backend } = context;
-    if (!body.Container) throw invalid('No container was named to be connected');
+    if (!body.Container) throw invalid('invalid name or ID supplied: ""');
     await backend.containers.connect(body.Container, params.id ?? '', body.EndpointConfig ?? null);
     return reply.empty(200);
   }),
   route('POST /networks/{id}/disconnect', { body: disconnectRequest, checkContentType: true }, async (context) => {
     const { params, body, backend } = context;
-    if (!body.Container) throw invalid('No container was named to be disconnected');
-    try {
-      await backend.containers.disconnect(body.Container, params.id ?? '');
-    } catch (error) {
-      // By force also what is not there is no longer connected.
-      const isGone = error instanceof EngineError && error.kind === 'not-found';
-      if (!(isGone && body.Force && backend.networks.get(params.id ?? ''))) throw error;
-    }
+    if (!body.Container) throw invalid('invalid name or ID supplied: ""');
+    // Force takes endpoints from networks whose containers are lost; here no endpoint is without its container.
+    await backend.containers.disconnect(body.Container, params.id ?? '');
     return reply.empty(200);
   }),
-  route('POST /networks/prune', {}, async ({ query, backend }) =>
-    reply.json({ NetworksDeleted: await prune(backend, filters(query)) }),
-  ),
+  route('POST /networks/prune', {}, async ({ query, backend }) => {
+    const removed = await backend.networks.prune(prunable(filters(query)));
+    return reply.json({ NetworksDeleted: removed.length > 0 ? removed : null });
+  }),
 ];
+
+/** Networks of swarms, and those that only lend their settings to others. */
+function refuseSwarm(body: ReturnType<typeof networkRequest>): void {
+  if (body.Ingress) throw forbidden('Ingress network can only be global scope network');
+  if (body.Scope && body.Scope !== 'local')
+    throw forbidden(`cannot create a ${body.Scope} scoped network when swarm is not active`);
+  if (body.ConfigOnly) throw notImplemented('configuration networks are not supported');
+  if (body.ConfigFrom?.Network) throw notFound(`configuration network "${body.ConfigFrom.Network}" does not exist`);
+}
 
 const ipamConfig = (given: {
   readonly Subnet?: string | undefined;
@@ -100,6 +106,9 @@ const view = (network: NetworkRecord, members: Json): Json => ({
   },
   Internal: network.internal,
   Attachable: network.attachable,
+  Ingress: false,
+  ConfigFrom: { Network: '' },
+  ConfigOnly: false,
   Containers: members,
   Options: network.options,
   Labels: network.labels,
@@ -116,7 +125,7 @@ interface ListedEndpoint {
 }
 
 /** Network id → container id → its place on the network, from the list of running containers. */
-async function membersByNetwork(backend: Backend): Promise<ReadonlyMap<string, Json>> {
+async function membersByNetwork(backend: Backend): Promise<ReadonlyMap<string, Readonly<Record<string, Json>>>> {
   const members = new Map<string, Record<string, Json>>();
   const running = await backend.containers.list({ all: false, limit: 0, size: false, filters: new Map() });
   for (const row of running) {
@@ -140,54 +149,70 @@ async function membersByNetwork(backend: Backend): Promise<ReadonlyMap<string, J
 const withPrefix = (address = '', length = 0) => (address === '' ? '' : `${address}/${length}`);
 
 const builtin = ['bridge', 'host', 'none'];
-const has = (values: readonly string[], test: (value: string) => boolean) => values.length === 0 || values.some(test);
 
-const tests: Readonly<Record<string, (network: NetworkRecord, values: readonly string[]) => boolean>> = {
-  name: (network, values) => has(values, (value) => network.name.includes(value)),
-  id: (network, values) => has(values, (value) => network.id.startsWith(value)),
-  driver: (network, values) => has(values, (value) => network.driver === value),
-  type: (network, values) =>
-    has(values, (value) => (builtin.includes(network.name) ? value === 'builtin' : value === 'custom')),
-  label: (network, values) =>
-    values.every((value) => {
-      const [key, wanted] = value.split(/=(.*)/s, 2) as [string, string?];
-      const label = network.labels[key];
-      return label !== undefined && (wanted === undefined || label === wanted);
-    }),
+/** Each filter: alternatives, of which one must hold; labels must all match. Throws for values that mean nothing. */
+const tests: Readonly<Record<string, (values: readonly string[]) => (row: Row) => boolean>> = {
+  name: (values) => {
+    const patterns = values.map(compilePattern);
+    return ({ network }) => patterns.some((pattern) => pattern.test(network.name));
+  },
+  id: (values) => {
+    const patterns = values.map(compilePattern);
+    return ({ network }) => patterns.some((pattern) => pattern.test(network.id));
+  },
+  driver:
+    (values) =>
+    ({ network }) =>
+      values.includes(network.driver),
+  scope:
+    (values) =>
+    ({ network }) =>
+      values.includes(network.scope),
+  type: (values) => {
+    for (const value of values)
+      if (value !== 'builtin' && value !== 'custom') throw invalid(`invalid filter: 'type'='${value}'`);
+    return ({ network }) => values.includes(builtin.includes(network.name) ? 'builtin' : 'custom');
+  },
+  label:
+    (values) =>
+    ({ network }) =>
+      matchesLabels(new Map([['label', values]]), network.labels),
+  dangling: (values) => {
+    if (values.length > 1) throw invalid('got more than one value for filter key "dangling"');
+    const wanted = { true: true, 1: true, false: false, 0: false }[values[0] ?? ''];
+    if (wanted === undefined) {
+      const allowed = 'must be "true" (or "1"), or "false" (or "0")';
+      throw invalid(`invalid value for filter 'dangling', ${allowed}`);
+    }
+    return ({ network, members }) => wanted === (!builtin.includes(network.name) && Object.keys(members).length === 0);
+  },
 };
 
-function matches(network: NetworkRecord, wanted: ReadonlyMap<string, readonly string[]>): boolean {
-  for (const [name, values] of wanted) {
-    const test = Object.hasOwn(tests, name) ? tests[name] : undefined;
-    if (test === undefined) throw filterError(name);
-    if (!test(network, values)) return false;
-  }
-  return true;
+interface Row {
+  readonly network: NetworkRecord;
+  readonly members: Readonly<Record<string, Json>>;
+}
+
+function compile(wanted: ReadonlyMap<string, readonly string[]>): (row: Row) => boolean {
+  const all = [...wanted].map(([name, values]) => {
+    const build = Object.hasOwn(tests, name) ? tests[name] : undefined;
+    if (build === undefined) throw filterError(name);
+    return values.length === 0 ? () => true : build(values);
+  });
+  return (row) => all.every((test) => test(row));
 }
 
 const pruneFilters = ['label', 'label!', 'until'];
 
-/** Removes networks of the user's that nothing is joined to; names of those that went. */
-async function prune(
-  backend: Backend,
-  wanted: ReadonlyMap<string, readonly string[]>,
-): Promise<readonly string[] | null> {
+/** Which networks of the user's a prune takes, if nothing is joined to them. */
+function prunable(wanted: ReadonlyMap<string, readonly string[]>): (network: NetworkRecord) => boolean {
   for (const name of wanted.keys()) if (!pruneFilters.includes(name)) throw filterError(name);
   const [until, ...more] = wanted.get('until') ?? [];
   if (more.length > 0) throw invalid('more than one until filter specified');
   const before = until === undefined ? null : parseTime(until);
-  const removed: string[] = [];
-  for (const { id, name, labels, created } of backend.networks.list()) {
-    if (builtin.includes(name) || !matchesLabels(wanted, labels)) continue;
-    if ((wanted.get('label!') ?? []).some((label) => matchesLabels(new Map([['label', [label]]]), labels))) continue;
-    if (before !== null && BigInt(Date.parse(created)) * 1_000_000n >= before) continue;
-    try {
-      await backend.networks.remove(id);
-      removed.push(name);
-    } catch (error) {
-      // In use, or removed by somebody else meanwhile.
-      if (!(error instanceof EngineError && ['forbidden', 'not-found'].includes(error.kind))) throw error;
-    }
-  }
-  return removed.length > 0 ? removed : null;
+  const unwanted = wanted.get('label!') ?? [];
+  return ({ labels, created }) =>
+    matchesLabels(wanted, labels) &&
+    !unwanted.some((label) => matchesLabels(new Map([['label', [label]]]), labels)) &&
+    (before === null || BigInt(Date.parse(created)) * 1_000_000n < before);
 }

@@ -128,6 +128,7 @@ const endpointSettings = object({
   Links: texts,
   Aliases: texts,
   MacAddress: text,
+  DriverOpts: map(text),
   EndpointID: text,
 });
 
@@ -168,6 +169,11 @@ const network = object({
   Name: text,
   CheckDuplicate: bool,
   Driver: text,
+  // Of later versions: asked for, they are refused rather than ignored.
+  Scope: text,
+  Ingress: bool,
+  ConfigOnly: bool,
+  ConfigFrom: object({ Network: text }),
   Internal: bool,
   Attachable: bool,
   EnableIPv6: bool,
