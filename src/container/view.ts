@@ -129,7 +129,7 @@ function endpointJson(
     GlobalIPv6Address: joined?.ipv6 ?? '',
     GlobalIPv6PrefixLen: joined?.ipv6PrefixLength ?? 0,
     MacAddress: joined?.mac ?? '',
-    DriverOpts: driverOptions ?? null,
+    ...(driverOptions === undefined ? {} : { DriverOpts: driverOptions }),
   };
 }
 
