@@ -189,8 +189,7 @@ export function decodeHostConfig(given: NonNullable<CreateBody['HostConfig']>, d
     DiskQuota: given.DiskQuota ?? 0,
     KernelMemory: given.KernelMemory ?? 0,
     MemoryReservation: given.MemoryReservation ?? 0,
-    // As much swap as memory unless said.
-    MemorySwap: given.MemorySwap || (given.Memory && given.Memory > 0 ? 2 * given.Memory : 0),
+    MemorySwap: given.MemorySwap || swapBeside(given.Memory ?? 0),
     MemorySwappiness: given.MemorySwappiness === -1 ? null : (given.MemorySwappiness ?? null),
     OomKillDisable: given.OomKillDisable ?? false,
     PidsLimit: given.PidsLimit ?? 0,
@@ -206,6 +205,9 @@ export function decodeHostConfig(given: NonNullable<CreateBody['HostConfig']>, d
     ...(given.Init !== undefined && given.Init !== null ? { Init: given.Init } : {}),
   };
 }
+
+/** As much swap as memory unless said; without end where the sum is no number of the kernel's. */
+const swapBeside = (memory: number) => (memory >= 2 ** 62 ? -1 : Math.max(0, 2 * memory));
 
 /** A relative parent counts from the root of each hierarchy, where init is. */
 export const cgroupPathOf = (parent: string, id: ContainerId) =>

@@ -46,6 +46,9 @@ export const limitNames = [
 
 const memoryMin = 6 * 1024 * 1024;
 const memorySwappinessMax = 100;
+/** Of one directory, and of all above the container's own so that files below still have a path. */
+const nameBytesMax = 255;
+const cgroupParentBytesMax = 3000;
 const realtimePeriodDefault = 1_000_000;
 
 type Changes = { -readonly [K in keyof Limits]: Limits[K] };
@@ -65,7 +68,7 @@ export function checkLimits<T extends Limits>(
   checkBlockIo(limits, machine, warnings);
   checkDevices(limits);
   warnings.push(...checkUlimits(limits.Ulimits, machine));
-  if (limits.CgroupParent.includes('\0')) throw invalid('CgroupParent holds a null byte');
+  checkCgroupParent(limits.CgroupParent);
   return { limits, warnings };
 }
 
@@ -283,4 +286,11 @@ export function checkUlimits(ulimits: readonly Ulimit[] | null, { hardLimits }: 
     }
   }
   return resourceLimits(ulimits, hardLimits).warnings;
+}
+
+/** What the kernel takes as directories; the runtime, asked to complain of more than a pipe holds, would never end. */
+function checkCgroupParent(parent: string): void {
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: these are what is looked for
+  const isBad = /[\x00-\x1f]/.test(parent) || parent.split('/').some((name) => Buffer.byteLength(name) > nameBytesMax);
+  if (isBad || Buffer.byteLength(parent) > cgroupParentBytesMax) throw invalid('CgroupParent is no path of a cgroup');
 }

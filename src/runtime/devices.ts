@@ -51,16 +51,17 @@ export interface ContainerDevices {
 
 /** Nodes to make in `/dev` and rules, from Privileged, Devices and DeviceCgroupRules. Throws dockerd's words. */
 export function devicesOf(config: Pick<HostConfig, 'Privileged' | 'Devices' | 'DeviceCgroupRules'>): ContainerDevices {
+  const budget = { entries: entriesMax };
   if (config.Privileged) {
     const mapped = (config.Devices ?? []).filter(({ PathOnHost, PathInContainer }) => PathOnHost !== PathInContainer);
-    const own = mapped.flatMap((mapping) => mappedDevices(mapping).devices);
+    const own = mapped.flatMap((mapping) => mappedDevices(mapping, budget).devices);
     const paths = new Set(own.map((device) => device.path));
     return {
-      devices: [...devicesBelow('/dev').filter((device) => !paths.has(device.path)), ...own],
+      devices: [...devicesBelow('/dev', budget).filter((device) => !paths.has(device.path)), ...own],
       rules: [{ allow: true, access: 'rwm' }],
     };
   }
-  const mapped = (config.Devices ?? []).map(mappedDevices);
+  const mapped = (config.Devices ?? []).map((mapping) => mappedDevices(mapping, budget));
   return {
     devices: mapped.flatMap(({ devices }) => devices),
     rules: [
@@ -81,7 +82,8 @@ export function parseRule(text: string): DeviceRule {
 }
 
 /** One `--device`: a node, or all nodes below a directory. */
-function mappedDevices({ PathOnHost, PathInContainer, CgroupPermissions }: DeviceMapping): ContainerDevices {
+function mappedDevices(mapping: DeviceMapping, budget: Budget): ContainerDevices {
+  const { PathOnHost, PathInContainer, CgroupPermissions } = mapping;
   const fail = (reason: string, cause?: unknown): Error =>
     internal(`error gathering device information while adding custom device "${PathOnHost}": ${reason}`, { cause });
   let source: string;
@@ -96,7 +98,7 @@ function mappedDevices({ PathOnHost, PathInContainer, CgroupPermissions }: Devic
   const inside = PathInContainer || PathOnHost;
   let devices: readonly Device[];
   if (stat.isDirectory()) {
-    devices = devicesBelow(source).map((device) => ({
+    devices = devicesBelow(source, budget).map((device) => ({
       ...device,
       path: path.posix.join(inside, path.posix.relative(source, device.path)),
     }));
@@ -133,16 +135,36 @@ function deviceAt(file: string): Device | null {
 /** These hold no devices of the machine, or are mounted by the runtime itself. */
 const skippedDirectories = new Set(['pts', 'shm', 'fd', 'mqueue', '.lxc', '.lxd-mounts', '.udev']);
 
-function devicesBelow(directory: string): readonly Device[] {
+/** Entries of directories looked at for one container: `/dev` has hundreds, a whole disk would hold up the engine. */
+const entriesMax = 20_000;
+
+interface Budget {
+  entries: number;
+}
+
+/** Throws when there is more to look at than `budget` has left. */
+function devicesBelow(directory: string, budget: Budget): readonly Device[] {
   const devices: Device[] = [];
-  for (const entry of fs.readdirSync(directory, { withFileTypes: true })) {
+  const entries = entriesOf(directory);
+  budget.entries -= entries.length;
+  if (budget.entries < 0) throw invalid(`more than ${entriesMax} files are not looked through for devices`);
+  for (const entry of entries) {
     const file = `${directory}/${entry.name}`;
     if (entry.isDirectory()) {
-      if (!skippedDirectories.has(entry.name)) devices.push(...devicesBelow(file));
+      if (!skippedDirectories.has(entry.name)) devices.push(...devicesBelow(file, budget));
     } else if (entry.name !== 'console') {
       const device = deviceAt(file);
       if (device) devices.push(device);
     }
   }
   return devices;
+}
+
+function entriesOf(directory: string): readonly fs.Dirent[] {
+  try {
+    return fs.readdirSync(directory, { withFileTypes: true });
+  } catch (error) {
+    if (isErrno(error, 'ENOENT', 'EACCES', 'EINVAL', 'ESRCH')) return [];
+    throw error;
+  }
 }

@@ -26,6 +26,7 @@ const lowered: readonly string[] = [
   'Operation not permitted',
   'Invalid argument',
   'Exec format error',
+  'File name too long',
 ];
 
 /** Takes the last complaint out of what crun or runc printed: plain lines, or a log of JSON lines. */
@@ -52,12 +53,12 @@ function read(output: string, command: string): Reading {
   detail = detail.replace(/^(runc create failed: |exec failed: )?(unable to start container process: )?/, '');
   const about = (reason: string): string =>
     `unable to start container process: exec: ${JSON.stringify(command)}: ${reason}`;
-  if (/executable file (.* )?not found in \$PATH/.test(detail)) {
+  if (/executable file (.* )?not found in \$PATH/s.test(detail) || /^` not found in \$PATH/.test(detail)) {
     return command.includes('/')
       ? { detail: about(`stat ${command}: no such file or directory`), exitCode: 127 }
       : { detail: about('executable file not found in $PATH'), exitCode: 127 };
   }
-  const directory = /^chdir `?([^`:]*)`?: no such file or directory$/.exec(detail)?.[1];
+  const directory = /^chdir `?([^`]*?)`?: (?:no such file or directory|file name too long)$/.exec(detail)?.[1];
   if (directory !== undefined) {
     const reason = `chdir to cwd (${JSON.stringify(directory)}) set in config.json failed: no such file or directory`;
     return { detail: `unable to start container process: ${reason}`, exitCode: 126 };
@@ -78,6 +79,8 @@ function read(output: string, command: string): Reading {
       'Are you trying to mount a directory onto a file (or vice-versa)? Check if the specified host path exists and is the expected type';
     return { detail: `${detail}: ${hint}`, exitCode: 127 };
   }
+  if (/^(open executable|exec).*: file name too long/.test(detail))
+    return { detail: about('file name too long'), exitCode: 126 };
   if (command !== '' && detail.includes(command) && detail.includes('no such file or directory')) {
     return { detail, exitCode: 127 };
   }
@@ -90,7 +93,12 @@ export function createFailure(output: string, command: string): StartFailed {
   const message = `failed to create shim task: OCI runtime create failed: ${detail}: unknown`;
   // A kernel parameter that is not there, or a value it does not take.
   const isSysctl = /(^|: )(open|write|write to) \/proc\/sys\//.test(detail);
-  return new StartFailed(exitCode === null && !isSysctl ? 'internal' : 'invalid', message, exitCode ?? 128);
+  // A limit that the kernel does not take: too large for it, or of a device that is no disk.
+  const isLimit = /^(writing file|write) .*: (invalid argument|numerical result out of range|no such device)$/i.test(
+    detail,
+  );
+  const isOurs = exitCode === null && !isSysctl && !isLimit;
+  return new StartFailed(isOurs ? 'internal' : 'invalid', message, exitCode ?? 128);
 }
 
 /** Why `exec` failed; 126 unless the command was not found. */

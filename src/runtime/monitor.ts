@@ -36,7 +36,7 @@ export type MonitorAnswer = { readonly pid: number } | { readonly failure: strin
 /** Longest answer read; the runtime's text in it is at most a page or two. */
 const answerBytesMax = 1 << 20;
 /** A runtime that has not answered by then never will. */
-const answerMsMax = 120_000;
+const answerMsMax = 60_000;
 
 export async function launchMonitor(launch: MonitorLaunch): Promise<MonitorAnswer> {
   const { directory } = launch;

@@ -22,7 +22,7 @@ import { unmount } from '../platform/mount.ts';
 import { isBelow, isRemote, mountOf, readMounts, sightOf } from '../platform/mountinfo.ts';
 import { MountView } from '../platform/mountview.ts';
 import { sealedCopy } from '../platform/pipe.ts';
-import { parentOf, signalProcess, startTicks } from '../platform/process.ts';
+import { childrenOf, parentOf, signalProcess, startTicks } from '../platform/process.ts';
 import { capabilitiesOf, heldCapabilities } from './capabilities.ts';
 import { Cgroup, type CgroupLayout, detectLayout, kernelLimits } from './cgroup.ts';
 import { launchExec } from './exec.ts';
@@ -596,6 +596,8 @@ class OciRuntime implements LocalRuntime {
       if (fs.existsSync(`${this.#exitDirectory}/${id}`) || startTicks(pid) !== ticks) return;
       await new Promise((resolve) => setTimeout(resolve, 2));
     }
+    // The runtime first, if that is what it waits for: it would go on without its monitor.
+    for (const child of childrenOf(pid)) signalProcess(child, startTicks(child) ?? 0, os.constants.signals.SIGKILL);
     signalProcess(pid, ticks, os.constants.signals.SIGKILL);
   }
 

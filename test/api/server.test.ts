@@ -532,8 +532,8 @@ test('networks: list with filters, inspect, members from running containers', as
 
 test('what is missing says so by name', async () => {
   await using running = await serve({});
-  const answer = await ask(running, 'POST', '/v1.26/volumes/create', { headers: json, body: '{}' });
-  assert.deepEqual([answer.status, answer.text], [501, '{"message":"POST /volumes/create is not supported yet"}\n']);
+  const answer = await ask(running, 'POST', '/v1.26/build');
+  assert.deepEqual([answer.status, answer.text], [501, '{"message":"POST /build is not supported yet"}\n']);
 });
 
 test('an offer of HTTP/2 is answered in the ordinary way', async () => {

@@ -19,12 +19,22 @@ const isObject = (value: unknown): value is Record<string, unknown> =>
 
 export const text: Decoder<string> = (value, at = '') => {
   if (typeof value !== 'string') throw refuse(at, 'string');
-  return value;
+  // Half a character is not written down by everyone in the same way; this is Go's.
+  return withoutNull(value, at).toWellFormed();
 };
 
+/** Linux takes a null byte nowhere: a path or a word would end there, each time somewhere else. */
+function withoutNull(value: string, at: string): string {
+  if (value.includes('\0')) throw invalid(`invalid JSON: ${at === '' ? 'the body' : at} holds a null byte`);
+  return value;
+}
+
+/** Largest number below 2^63 that JSON's reader can tell from it; where clients say 2^63 - 1, they get this. */
+const wholeMax = 2 ** 63 - 1024;
+
 export const whole: Decoder<number> = (value, at = '') => {
-  if (!Number.isInteger(value)) throw refuse(at, 'integer');
-  return value as number;
+  if (typeof value !== 'number' || !Number.isInteger(value) || Math.abs(value) > 2 ** 63) throw refuse(at, 'integer');
+  return Math.min(value, wholeMax);
 };
 
 export const bool: Decoder<boolean> = (value, at = '') => {
@@ -43,7 +53,9 @@ export const map =
   <T>(to: Decoder<T>): Decoder<Readonly<Record<string, T>>> =>
   (value, at = '') => {
     if (!isObject(value)) throw refuse(at, 'object');
-    return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, to(item, below(at, key))]));
+    return Object.fromEntries(
+      Object.entries(value).map(([key, item]) => [withoutNull(key, at).toWellFormed(), to(item, below(at, key))]),
+    );
   };
 
 export const orNull =

@@ -4,6 +4,7 @@
  */
 import type { IncomingHttpHeaders } from 'node:http';
 import type { Readable } from 'node:stream';
+import { invalid } from '../../lib/errors.ts';
 import type { Backend } from '../backend.ts';
 import type { Plan } from '../versions/chain.ts';
 import { errorBody } from '../wire/json.ts';
@@ -34,7 +35,7 @@ export async function run(target: RouteTarget, incoming: Incoming, surroundings:
   const form = decode === null && incoming.bytes !== null ? `&${incoming.bytes.toString('utf8')}` : '';
   const asked: Question = {
     params: target.params,
-    query: new URLSearchParams(target.search + form),
+    query: checkedQuery(target.search + form),
     headers: incoming.headers,
     body: undefined,
   };
@@ -53,6 +54,14 @@ export async function run(target: RouteTarget, incoming: Incoming, surroundings:
   };
   const reply = await route.run(context);
   return hasStepsDown(plan) ? shape(reply, plan) : reply;
+}
+
+function checkedQuery(search: string): URLSearchParams {
+  const query = new URLSearchParams(search);
+  // No path, name or word of a command line can hold one.
+  for (const [name, value] of query)
+    if (value.includes('\0')) throw invalid(`invalid value of ${name}: it holds a null byte`);
+  return query;
 }
 
 function parse(incoming: Incoming, check: boolean): unknown {
