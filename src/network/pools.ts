@@ -49,6 +49,9 @@ export function parsePool(text: string): Subnet {
   return subnet;
 }
 
+/** Of no machine: this network, groups, what is reserved. */
+const nobodys = ['0.0.0.0/8', '224.0.0.0/3', 'ff00::/8'].map(parsePool);
+
 /** The first subnet of the pools that nothing taken overlaps. */
 export function chooseSubnet(pools: readonly DefaultPool[], family: Family, taken: readonly TakenSubnet[]): Subnet {
   const blocked = taken
@@ -84,6 +87,8 @@ export function poolOf(config: IpamConfig, subnet: Subnet, withGateway: boolean)
   }
   if (subnet.prefixLength > (family === 4 ? 30 : 127))
     throw invalid('failed to allocate gateway (): No available addresses on this pool');
+  if (nobodys.some((other) => overlap(subnet, other)))
+    throw invalid(`invalid subnet ${formatSubnet(subnet)}: no machine can have its addresses`);
   const gateway = gatewayOf(config, subnet, range, withGateway);
   const reserved = config.auxiliaryAddresses ?? {};
   const used = new Set([gateway]);
