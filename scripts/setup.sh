@@ -10,7 +10,7 @@ engine_packages=(crun runc conmon tini nftables busybox-static iproute2 procps c
 # igzip exists for these two only; without it layers are inflated by Node.
 case $machine in x86_64 | aarch64) engine_packages+=(isal) ;; esac
 # What the tests add. docker-registry and docker.io would start services when installed: peers.sh unpacks them instead.
-test_packages=(apache2-utils openssl debootstrap python3 python3-docker docker-compose util-linux curl xfsprogs)
+test_packages=(apache2-utils openssl debootstrap python3 python3-docker docker-compose util-linux curl xfsprogs iptables)
 # What dockerd and podman call when the benchmark runs them.
 bench_packages=(iptables)
 

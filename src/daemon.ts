@@ -144,6 +144,9 @@ export async function createDaemon(initial: Config, log: Log): Promise<Daemon> {
       checkLogDefaults(next);
       runtime.configure(next.runtimes, next.defaultRuntime);
       config = next;
+      void networks.refresh(next).catch((error: unknown) => {
+        log.error({ error }, `networks could not be refreshed: ${messageOf(error)}`);
+      });
     },
     async stop() {
       await api.close(closeGraceMs);

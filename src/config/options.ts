@@ -230,6 +230,17 @@ export const options: readonly Option[] = [
     check: hosts,
   },
   {
+    flag: 'host-forward-policy',
+    key: 'host-forward-policy',
+    of: 'hostForwardPolicy',
+    kind: 'text',
+    initial: 'overrule',
+    placeholder: 'overrule|obey',
+    help: 'Policy DROP of the host for forwarded traffic, as to containers',
+    reloads: true,
+    check: oneOf('overrule', 'obey'),
+  },
+  {
     flag: 'init',
     key: 'init',
     of: 'init',

@@ -13,6 +13,8 @@ export interface Config {
   /** CIDR of the default bridge (its address and subnet); empty: chosen. */
   readonly bip: string;
   readonly mtu: number;
+  /** What becomes of containers' traffic where the host drops by default what it forwards. */
+  readonly hostForwardPolicy: 'overrule' | 'obey';
   readonly dns: readonly string[];
   readonly dnsOptions: readonly string[];
   readonly dnsSearch: readonly string[];

@@ -1,48 +1,31 @@
 /**
- * Our one nftables table. It is a function of the bridges and the published ports; the table in the kernel is never read.
+ * Our one nftables table. It is a function of the bridges and the published ports; what it holds in the kernel is never taken over.
  *
- * The chains never change. Bridges and ports are elements of sets and maps, so adding one is an `add element` whose cost does
+ * Bridges and ports are elements of sets and maps (`table.ts`), so adding one is an `add element` whose cost does
  * not depend on how many there are.
  * Changes asked for while a transaction runs wait and go into the next one together. If the kernel refuses a change because
- * the table is not as we left it (somebody flushed it), the whole table is laid down anew in one transaction.
+ * the table is not as we left it, or `check` sees that somebody flushed or changed it, the whole table is laid down anew in
+ * one transaction.
  */
+import { isDeepStrictEqual } from 'node:util';
 import type { Log } from '../lib/log.ts';
 import { applyNft } from '../platform/nft.ts';
-import type { PublishedPort } from './types.ts';
+import type { Ruleset } from '../platform/ruleset.ts';
+import {
+  type BridgeRules,
+  type Element,
+  elementCommands,
+  elementsOfBridge,
+  elementsOfPort,
+  hasSubnets,
+  type Publication,
+  placeOf,
+  setNames,
+  wholeTable,
+} from './table.ts';
 
-/** A bridge as the firewall sees it. */
-export interface BridgeRules {
-  readonly bridgeName: string;
-  /** CIDRs. */
-  readonly subnets: readonly string[];
-  /** Nothing passes between it and the rest of the world. */
-  readonly internal: boolean;
-  /** What leaves for the outside gets the host's address. */
-  readonly masquerade: boolean;
-  /** Its containers reach each other. */
-  readonly icc: boolean;
-}
-
-/** A published port and the address it leads to. */
-export interface Publication {
-  readonly port: PublishedPort;
-  readonly containerAddress: string;
-}
-
-/** One entry of a map or set of the table. `value` says where it leads and so whose it is, also for members of a set. */
-interface Element {
-  readonly set:
-    | 'published'
-    | 'published_at'
-    | 'loopback_only'
-    | 'bridges'
-    | 'internal'
-    | 'same'
-    | 'masqueraded'
-    | 'own';
-  readonly key: string;
-  readonly value: string;
-}
+/** Between attempts to lay the table down that nobody asked for. */
+const restMs = 10_000;
 
 interface Change {
   /** Commands of nft; null: the whole table. */
@@ -60,16 +43,24 @@ export class Firewall {
   #running = false;
   /** The last transaction failed: the kernel has something else than `#elements`. */
   #stale = false;
+  readonly #ruleset: Ruleset;
+  /** The kernel's count of transactions when the table was last known to be right. */
+  #generation = -1;
+  /** Our rules as the kernel has them; null before the first. */
+  #rules: { readonly table: bigint | undefined; readonly bytes: Buffer } | null = null;
+  /** `performance.now()` before which nothing that failed is tried again by itself. */
+  #restUntil = 0;
 
-  constructor(table: string, log: Log) {
+  constructor(table: string, ruleset: Ruleset, log: Log) {
     this.#table = table;
+    this.#ruleset = ruleset;
     this.#log = log;
   }
 
   /** Lays the whole table down for these bridges and ports, in one transaction; established connections go on. */
   rebuild(bridges: readonly BridgeRules[], publications: readonly Publication[]): Promise<void> {
     this.#elements.clear();
-    const all = [...bridges.flatMap(elementsOfBridge), ...publications.flatMap(elementsOf)];
+    const all = [...bridges.flatMap(elementsOfBridge), ...publications.flatMap(elementsOfPort)];
     for (const element of all) this.#elements.set(placeOf(element), element);
     return this.#enqueue(null);
   }
@@ -84,30 +75,69 @@ export class Firewall {
 
   /** Resolves when the ports lead to their containers. Spawns nothing if there is nothing for nftables in it. */
   publish(publications: readonly Publication[]): Promise<void> {
-    return this.#add(publications.flatMap(elementsOf));
+    return this.#add(publications.flatMap(elementsOfPort));
   }
 
   /** Forgets ports. What is not there, or leads elsewhere by now, is left alone. */
   unpublish(publications: readonly Publication[]): Promise<void> {
-    return this.#remove(publications.flatMap(elementsOf));
+    return this.#remove(publications.flatMap(elementsOfPort));
   }
 
   async #add(added: readonly Element[]): Promise<void> {
     for (const element of added) this.#elements.set(placeOf(element), element);
-    await this.#enqueue(this.#commands('add', added));
+    await this.#enqueue(elementCommands(this.#table, 'add', added));
   }
 
   async #remove(elements: readonly Element[]): Promise<void> {
-    const removed = elements.filter((element) => this.#elements.get(placeOf(element))?.value === element.value);
+    const removed = elements.filter(
+      // The relay is that of all ports.
+      (element) => element.set !== 'relays' && this.#elements.get(placeOf(element))?.value === element.value,
+    );
     for (const element of removed) this.#elements.delete(placeOf(element));
-    await this.#enqueue(this.#commands('delete', removed));
+    await this.#enqueue(elementCommands(this.#table, 'delete', removed));
   }
 
-  #commands(verb: 'add' | 'delete', elements: readonly Element[]): string[] {
-    return [...Map.groupBy(elements, (element) => element.set)].map(([set, members]) => {
-      const text = members.map((element) => (verb === 'add' ? textOf(element) : element.key));
-      return `${verb} element inet ${this.#table} ${set} { ${text.join(', ')} }`;
+  /** Lays the table down anew if it is not as it was left: flushed, or changed by somebody else. Cheap while nobody changes anything. */
+  async check(): Promise<void> {
+    if (this.#running || this.#rules === null) return;
+    const generation = this.#ruleset.generation();
+    if (generation === this.#generation && !this.#stale) return;
+    if (!this.#stale && this.#isIntact()) {
+      this.#generation = generation;
+      return;
+    }
+    if (performance.now() < this.#restUntil) return;
+    this.#restUntil = performance.now() + restMs;
+    if (!this.#stale) this.#log.warn({ table: this.#table }, 'the firewall table was changed; laying it down anew');
+    await this.#enqueue(null);
+    this.#restUntil = 0;
+  }
+
+  #isIntact(): boolean {
+    if (!isDeepStrictEqual(this.#readRules(), this.#rules)) return false;
+    const wanted = new Map<string, number>();
+    for (const { set } of this.#elements.values()) wanted.set(set, (wanted.get(set) ?? 0) + 1);
+    return setNames.every((set) => {
+      const [there, want] = [this.#ruleset.elementCount('inet', this.#table, set), wanted.get(set) ?? 0];
+      // The kernel counts beginnings and ends of subnets.
+      return hasSubnets(set) && there !== undefined ? there > 0 === want > 0 : there === want;
     });
+  }
+
+  #readRules(): { readonly table: bigint | undefined; readonly bytes: Buffer } {
+    const rules = this.#ruleset.rules('inet', this.#table);
+    return { table: this.#ruleset.table('inet', this.#table), bytes: Buffer.concat(rules.map(({ bytes }) => bytes)) };
+  }
+
+  /** Right after a transaction of ours: when it was the only one since the last look, there is nothing to look for. */
+  #noteDone(whole: boolean): void {
+    try {
+      const generation = this.#ruleset.generation();
+      if (whole) this.#rules = this.#readRules();
+      if (whole || generation === this.#generation + 1) this.#generation = generation;
+    } catch (error) {
+      this.#log.warn({ error }, 'the firewall table could not be read');
+    }
   }
 
   #enqueue(commands: readonly string[] | null): Promise<void> {
@@ -127,13 +157,15 @@ export class Firewall {
       let batch = this.#waiting.splice(0);
       try {
         const commands = batch.map((change) => change.commands);
-        const whole = this.#stale || commands.includes(null);
+        let whole = this.#stale || commands.includes(null);
         if (whole || !(await this.#tryCommands(commands.flatMap((each) => each ?? [])))) {
+          whole = true;
           // The table as wished now has what came in meanwhile, too.
           batch = [...batch, ...this.#waiting.splice(0)];
-          await applyNft(this.#wholeTable());
+          await applyNft(wholeTable(this.#table, this.#elements.values()));
         }
         this.#stale = false;
+        this.#noteDone(whole);
         for (const change of batch) change.resolve();
       } catch (error) {
         this.#stale = true;
@@ -152,123 +184,4 @@ export class Firewall {
       return false;
     }
   }
-
-  #wholeTable(): string {
-    const content = (set: Element['set']): string => {
-      const members = [...this.#elements.values()].filter((element) => element.set === set);
-      return members.length === 0 ? '' : `elements = { ${members.map(textOf).join(', ')} }`;
-    };
-
-    // Adding before deleting, because deleting what is not there is an error.
-    return `add table inet ${this.#table}
-delete table inet ${this.#table}
-table inet ${this.#table} {
-  map published {
-    type inet_proto . inet_service : ipv4_addr . inet_service
-    ${content('published')}
-  }
-  map published_at {
-    type inet_proto . ipv4_addr . inet_service : ipv4_addr . inet_service
-    ${content('published_at')}
-  }
-  set loopback_only {
-    type inet_proto . ipv4_addr . inet_service
-    ${content('loopback_only')}
-  }
-
-  set bridges {
-    type ifname
-    ${content('bridges')}
-  }
-  set internal {
-    type ifname
-    ${content('internal')}
-  }
-  set same {
-    type ifname . ifname
-    ${content('same')}
-  }
-  set masqueraded {
-    type ipv4_addr
-    flags interval
-    ${content('masqueraded')}
-  }
-  set own {
-    type ipv4_addr . ifname
-    flags interval
-    ${content('own')}
-  }
-
-  chain guard {
-    type filter hook prerouting priority raw; policy accept;
-    # Bridges have route_localnet; containers must not profit from it.
-    iifname @bridges ip daddr 127.0.0.0/8 drop
-    iifname @bridges ip saddr 127.0.0.0/8 drop
-    iifname != "lo" meta l4proto . ip daddr . th dport @loopback_only drop
-  }
-
-  chain prerouting {
-    type nat hook prerouting priority -100; policy accept;
-    ip daddr != 127.0.0.0/8 fib daddr type local jump publish
-  }
-  chain output {
-    type nat hook output priority -100; policy accept;
-    meta nfproto ipv4 fib daddr type local jump publish
-  }
-  chain publish {
-    dnat ip to meta l4proto . ip daddr . th dport map @published_at
-    dnat ip to meta l4proto . th dport map @published
-  }
-
-  chain postrouting {
-    type nat hook postrouting priority 100; policy accept;
-    # A published port reached from its own network: the container must answer to the bridge, not to itself or to its neighbour.
-    oifname @bridges ip saddr 127.0.0.0/8 ct status dnat masquerade
-    ip saddr . oifname @own ct status dnat masquerade
-    ip saddr . oifname @own return
-    ip saddr @masqueraded oifname != "lo" masquerade
-  }
-
-  chain forward {
-    type filter hook forward priority filter; policy accept;
-    iifname . oifname @same accept
-    iifname @internal drop
-    oifname @internal drop
-    oifname @bridges ct state established,related accept
-    oifname @bridges ct status dnat accept
-    oifname @bridges drop
-  }
-}
-`;
-  }
-}
-
-const placeOf = (element: Element): string => `${element.set} ${element.key}`;
-const textOf = ({ set, key, value }: Element): string =>
-  set === 'published' || set === 'published_at' ? `${key} : ${value}` : key;
-
-function elementsOfBridge({ bridgeName, subnets, internal, masquerade, icc }: BridgeRules): Element[] {
-  const value = bridgeName;
-  const name = JSON.stringify(bridgeName);
-  const elements: Element[] = [{ set: 'bridges', key: name, value }];
-  if (icc) elements.push({ set: 'same', key: `${name} . ${name}`, value });
-  if (internal) elements.push({ set: 'internal', key: name, value });
-  for (const subnet of subnets.filter((each) => !each.includes(':'))) {
-    elements.push({ set: 'own', key: `${subnet} . ${name}`, value });
-    if (masquerade && !internal) elements.push({ set: 'masqueraded', key: subnet, value });
-  }
-  return elements;
-}
-
-/** IPv6 addresses of the host have none: the daemon relays for them. */
-function elementsOf({ port, containerAddress }: Publication): Element[] {
-  if (port.hostIp.includes(':')) return [];
-  const value = `${containerAddress} . ${port.containerPort}`;
-  if (port.hostIp === '0.0.0.0') {
-    return [{ set: 'published', key: `${port.protocol} . ${port.hostPort}`, value }];
-  }
-  const key = `${port.protocol} . ${port.hostIp} . ${port.hostPort}`;
-  const elements: Element[] = [{ set: 'published_at', key, value }];
-  if (port.hostIp.startsWith('127.')) elements.push({ set: 'loopback_only', key, value });
-  return elements;
 }

@@ -13,9 +13,11 @@ import { type ContainerId, type NetworkId, newId } from '../lib/ids.ts';
 import { overlap } from '../lib/ip.ts';
 import type { Log } from '../lib/log.ts';
 import { Netlink } from '../platform/netlink.ts';
+import { Ruleset } from '../platform/ruleset.ts';
 import type { Collection, Store } from '../store/types.ts';
 import { bridgeSettings, isForeignBridge, parseBridgeAddress, subnetsOfHost } from './bridge.ts';
 import { Firewall } from './firewall.ts';
+import { HostForwarding } from './forwarding.ts';
 import { isParentToBeMade } from './macvlan.ts';
 import { Namespaces } from './namespaces.ts';
 import { chooseSubnet, defaultPools, parsePool, poolOf, type TakenSubnet } from './pools.ts';
@@ -37,7 +39,7 @@ import type {
 import { type UpNetwork, Wires } from './wires.ts';
 
 export interface NetworksOptions {
-  readonly config: Pick<Config, 'bip' | 'mtu' | 'execRoot'>;
+  readonly config: Pick<Config, 'bip' | 'mtu' | 'execRoot' | 'hostForwardPolicy'>;
   readonly store: Pick<Store, 'collection' | 'commit'>;
   readonly log: Log;
   /** Of the default network. Two engines on one host need two. */
@@ -48,6 +50,9 @@ export interface NetworksOptions {
 export function createNetworks(options: NetworksOptions): Networks {
   return new LocalNetworks(options);
 }
+
+/** Rules that somebody flushed are back within two of these. */
+const watchMs = 1000;
 
 const eventOf = ({ id, name, driver }: NetworkRecord, action: string): NewEvent => ({
   type: 'network',
@@ -76,6 +81,10 @@ class LocalNetworks implements Networks {
   readonly #records: Collection<NetworkRecord>;
   readonly #firewall: Firewall;
   readonly #host = new Netlink();
+  readonly #ruleset = new Ruleset();
+  readonly #forwarding: HostForwarding;
+  #forwardPolicy: Config['hostForwardPolicy'];
+  #watch: NodeJS.Timeout | null = null;
   readonly #wires: Wires;
   readonly #sandboxes: Sandboxes;
   /** Networks being made: their names and subnets are taken before their records are there. */
@@ -88,7 +97,12 @@ class LocalNetworks implements Networks {
     this.#bridgeName = options.bridgeName ?? 'slipway0';
     const mark = createHash('sha256').update(this.#bridgeName).digest('hex').slice(0, 4);
     this.#records = options.store.collection<NetworkRecord>({ kind: 'network', schema: 2, upgrade });
-    this.#firewall = new Firewall(this.#bridgeName === 'slipway0' ? 'slipway' : `slipway_${mark}`, options.log);
+    const table = this.#bridgeName === 'slipway0' ? 'slipway' : `slipway_${mark}`;
+    this.#firewall = new Firewall(table, this.#ruleset, options.log);
+    this.#forwardPolicy = options.config.hostForwardPolicy;
+    this.#forwarding = new HostForwarding(table, this.#ruleset, options.log, () =>
+      this.#forwardPolicy === 'obey' ? [] : this.#wires.rules(),
+    );
     this.#wires = new Wires(this.#host, `sw${mark}`, options.log);
     this.#sandboxes = new Sandboxes({
       namespaces: new Namespaces(options.config.execRoot),
@@ -112,14 +126,33 @@ class LocalNetworks implements Networks {
 
   async reconcile(live: readonly LiveSandbox[]): Promise<void> {
     await this.#ensurePredefined(live.some(({ endpoints }) => 'bridge' in endpoints));
+    await this.#project(live);
+    this.#watch ??= setInterval(() => void this.#lookAfter(), watchMs).unref();
+  }
+
+  async refresh({ hostForwardPolicy }: Pick<Config, 'hostForwardPolicy'>): Promise<void> {
+    this.#forwardPolicy = hostForwardPolicy;
+    if (this.#watch !== null) await this.#project([]);
+  }
+
+  /** The kernel becomes what records and live sandboxes say. */
+  async #project(live: readonly LiveSandbox[]): Promise<void> {
     for (const record of this.list()) this.#bringUp(record);
     this.#sandboxes.adopt(live);
     await this.#sandboxes.holdPorts();
     // Asked anew: joins and leaves may have come in meanwhile.
-    await this.#firewall.rebuild(
-      [...this.#wires.networks()].flatMap(({ rules }) => rules ?? []),
-      this.#sandboxes.publications(),
-    );
+    await this.#firewall.rebuild(this.#wires.rules(), this.#sandboxes.publications());
+    await this.#forwarding.settle();
+  }
+
+  /** Somebody may flush all rules, or change what the host does with forwarded traffic. */
+  async #lookAfter(): Promise<void> {
+    try {
+      await this.#firewall.check();
+      await this.#forwarding.check();
+    } catch (error) {
+      this.#log.error({ error }, `the firewall could not be looked after: ${messageOf(error)}`);
+    }
   }
 
   async create(request: NetworkRequest): Promise<NetworkRecord> {
@@ -134,7 +167,7 @@ class LocalNetworks implements Networks {
       await this.#store.commit([this.#records.put(record)]);
       try {
         const { rules } = this.#wires.raise(record, bridgeSettings(record, this.#config.mtu));
-        if (rules) await this.#firewall.addBridge(rules);
+        if (rules) await Promise.all([this.#firewall.addBridge(rules), this.#forwarding.settle()]);
         await this.#store.commit([], [eventOf(record, 'create')]);
       } catch (error) {
         await this.#takeDown(record, []);
@@ -209,15 +242,18 @@ class LocalNetworks implements Networks {
   }
 
   async close(): Promise<void> {
+    if (this.#watch !== null) clearInterval(this.#watch);
+    this.#watch = null;
     this.#sandboxes.close();
     this.#wires.close();
+    this.#ruleset[Symbol.dispose]();
     this.#host[Symbol.dispose]();
   }
 
   /** The record goes last: what a crash leaves half taken down is brought up again. */
   async #takeDown(record: NetworkRecord, events: readonly NewEvent[]): Promise<void> {
     const up = this.#wires.lower(record.id);
-    if (up?.rules) await this.#firewall.removeBridge(up.rules);
+    if (up?.rules) await Promise.all([this.#firewall.removeBridge(up.rules), this.#forwarding.settle()]);
     await this.#wires.removeLink(record);
     await this.#store.commit([this.#records.remove(record.id)], events);
   }

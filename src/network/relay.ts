@@ -1,15 +1,19 @@
 /**
- * Sockets that hold a published port on the host.
+ * What holds a published port on the host, and carries what nftables cannot lead to the container.
  *
- * They are what makes a second claim on the port fail, ours or anybody's. nftables leads traffic to the container before it
- * could arrive here, except IPv6 (the default bridge has none) and UDP flows older than the rule: those are relayed.
- * So at most 1024 connections and 256 UDP peers per port are relayed; IPv4 is not bounded by this.
+ * A socket on each port makes a second claim on it fail, ours or anybody's. nftables leads traffic to the container before it could
+ * arrive there, so the socket is bound and nothing more. Relayed is only what comes by IPv6 for a container that has no such
+ * address (or comes to ::1, which never leaves a host): TCP by one listener, to which nftables redirects the connections of all ports,
+ * UDP by a socket per port.
  */
 import dgram from 'node:dgram';
 import { once } from 'node:events';
 import net from 'node:net';
+import { type Address, addressOfBytes, formatAddress } from '../lib/ip.ts';
+import { occupyPort, originalDestination } from '../platform/inet-socket.ts';
 
-const connectionsMax = 1024;
+const connectionsMax = 4096;
+/** Per port. */
 const peersMax = 256;
 /** As long as the kernel remembers a UDP flow that was answered. */
 const peerIdleMs = 120_000;
@@ -24,63 +28,123 @@ export interface Target {
   readonly port: number;
 }
 
-/** Holds a port. Rejects with Node's error (EADDRINUSE, EADDRNOTAVAIL, …) when the host does not give it. */
-export function holdPort(protocol: 'tcp' | 'udp', address: string, port: number, target: Target): Promise<Held> {
-  return protocol === 'tcp' ? holdTcp(address, port, target) : holdUdp(address, port, target);
+/** Holds a port. Rejects with an error (EADDRINUSE, EADDRNOTAVAIL, …) when the host does not give it. */
+export async function holdPort(protocol: 'tcp' | 'udp', address: Address, port: number, target: Target): Promise<Held> {
+  return protocol === 'udp' && address.family === 6
+    ? await holdUdp(formatAddress(address), port, target)
+    : occupyPort(protocol, address, port);
 }
 
-async function holdTcp(address: string, port: number, target: Target): Promise<Held> {
-  const open = new Set<net.Socket>();
-  const server = net.createServer({ allowHalfOpen: true }, (client) => {
+/** One listener for the connections of all ports. */
+export class TcpRelay {
+  readonly #targetOf: (address: Address, port: number) => Target | undefined;
+  /** By connection, with the target it was led to. */
+  readonly #open = new Map<net.Socket, Target>();
+  #server: net.Server | null = null;
+  #listening: Promise<void> | null = null;
+
+  constructor(targetOf: (address: Address, port: number) => Target | undefined) {
+    this.#targetOf = targetOf;
+  }
+
+  /** Where it listens; 0 while nothing needs it, or the host has no IPv6. */
+  get port(): number {
+    const address = this.#server?.address();
+    return typeof address === 'object' && address !== null ? address.port : 0;
+  }
+
+  /** Resolves when it listens. Rejects if the host has no IPv6. */
+  listen(): Promise<void> {
+    this.#listening ??= this.#listen().catch((error: unknown) => {
+      this.#listening = null;
+      throw error;
+    });
+    return this.#listening;
+  }
+
+  async #listen(): Promise<void> {
+    const server = net.createServer({ allowHalfOpen: true }, (client) => this.#relay(client));
+    server.maxConnections = connectionsMax;
+    server.listen({ host: '::', port: 0, ipv6Only: true, exclusive: true });
+    await once(server, 'listening');
+    server.on('error', () => undefined); // accept() out of descriptors: it goes on when there are some again
+    server.unref();
+    this.#server = server;
+  }
+
+  #relay(client: net.Socket): void {
+    const wanted = originalDestination(descriptorOf(client));
+    const target = wanted && this.#targetOf(addressOfBytes(wanted.address), wanted.port);
+    if (target === undefined) {
+      client.on('error', () => undefined);
+      client.destroy();
+      return;
+    }
     const container = net.connect({ host: target.address, port: target.port, allowHalfOpen: true });
     for (const [one, other] of [
       [client, container],
       [container, client],
     ] as const) {
-      open.add(one);
+      this.#open.set(one, target);
       // `pipe` passes the half-close on; a socket that is gone altogether takes the other with it.
       one.pipe(other);
       one.on('error', () => other.destroy());
       one.on('close', () => {
-        open.delete(one);
+        this.#open.delete(one);
         if (one.errored || !one.readableEnded) other.destroy();
       });
     }
-  });
-  server.maxConnections = connectionsMax;
-  server.listen({ host: address, port, ipv6Only: true, exclusive: true });
-  await once(server, 'listening');
-  server.on('error', () => undefined); // accept() out of descriptors: the port stays held
-  server.unref();
-  return {
-    close() {
-      server.close();
-      for (const socket of open) socket.destroy();
-    },
+  }
+
+  /** Ends the connections of these. */
+  end(targets: ReadonlySet<Target>): void {
+    for (const [socket, target] of this.#open) if (targets.has(target)) socket.destroy();
+  }
+
+  close(): void {
+    this.#server?.close();
+    for (const socket of this.#open.keys()) socket.destroy();
+  }
+}
+
+/** Node has it, but tells nobody. -1: not to be had, so no destination will be found. */
+function descriptorOf(socket: net.Socket): number {
+  const { _handle: handle } = socket as unknown as { readonly _handle?: { readonly fd?: number } };
+  return handle?.fd ?? -1;
+}
+
+const sweepers = new Set<() => void>();
+let sweepTimer: NodeJS.Timeout | null = null;
+
+/** One timer for all ports. */
+function sweepRegularly(sweep: () => void): () => void {
+  sweepers.add(sweep);
+  sweepTimer ??= setInterval(() => {
+    for (const each of sweepers) each();
+  }, peerIdleMs / 4).unref();
+  return () => {
+    sweepers.delete(sweep);
+    if (sweepers.size > 0 || sweepTimer === null) return;
+    clearInterval(sweepTimer);
+    sweepTimer = null;
   };
 }
 
 async function holdUdp(address: string, port: number, target: Target): Promise<Held> {
-  const version = address.includes(':') ? 'udp6' : 'udp4';
-  const server = dgram.createSocket({ type: version, ipv6Only: version === 'udp6' });
+  const server = dgram.createSocket({ type: 'udp6', ipv6Only: true });
   /** In the order of last use. */
   const peers = new Map<string, { readonly socket: dgram.Socket; usedAt: number }>();
   const drop = (key: string): void => {
     peers.get(key)?.socket.close();
     peers.delete(key);
   };
-  const sweep = setInterval(() => {
-    const oldest = Date.now() - peerIdleMs;
-    for (const [key, peer] of peers) if (peer.usedAt < oldest) drop(key);
-  }, peerIdleMs / 4).unref();
-
   server.on('message', (data, from) => {
     const key = `${from.address} ${from.port}`;
     let peer = peers.get(key);
     if (peer === undefined) {
       const first = peers.keys().next();
       if (peers.size >= peersMax && first.value !== undefined) drop(first.value);
-      const socket = dgram.createSocket('udp4');
+      const socket = dgram.createSocket(target.address.includes(':') ? 'udp6' : 'udp4');
       socket.on('error', () => undefined); // the container refused: datagrams may get lost
       socket.on('message', (answer) => server.send(answer, from.port, from.address, () => undefined));
       peer = { socket, usedAt: 0 };
@@ -94,15 +158,18 @@ async function holdUdp(address: string, port: number, target: Target): Promise<H
     server.bind({ address, port, exclusive: true });
     await once(server, 'listening');
   } catch (error) {
-    clearInterval(sweep);
     server.close();
     throw error;
   }
   server.on('error', () => undefined);
   server.unref();
+  const forget = sweepRegularly(() => {
+    const oldest = Date.now() - peerIdleMs;
+    for (const [key, peer] of peers) if (peer.usedAt < oldest) drop(key);
+  });
   return {
     close() {
-      clearInterval(sweep);
+      forget();
       server.close();
       for (const key of [...peers.keys()]) drop(key);
     },

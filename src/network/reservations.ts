@@ -4,12 +4,12 @@
  */
 import fs from 'node:fs';
 import { type EngineError, internal, invalid, messageOf } from '../lib/errors.ts';
-import { parseAddress } from '../lib/ip.ts';
+import { type Address, parseAddress } from '../lib/ip.ts';
 import type { Log } from '../lib/log.ts';
 import { isErrno } from '../platform/libc.ts';
 import type { Owner } from './pools.ts';
 import { type PortRange, parsePortRange } from './ports.ts';
-import { type Held, holdPort, type Target } from './relay.ts';
+import { type Held, holdPort, type Target, TcpRelay } from './relay.ts';
 import type { PortBinding, PublishedPort } from './types.ts';
 
 interface Reservation {
@@ -27,9 +27,15 @@ export class Reservations {
   readonly #ports = new Map<string, Reservation[]>();
   /** Where the search for a free port goes on, by the range's first port, so that a port just given back rests. */
   readonly #next = new Map<number, number>();
+  readonly #relay = new TcpRelay((address, port) => this.#targetOf(address, port));
 
   constructor(log: Log) {
     this.#log = log;
+  }
+
+  /** Where connections by IPv6 are relayed to containers without such an address; 0: nowhere. */
+  get relayPort(): number {
+    return this.#relay.port;
   }
 
   /**
@@ -69,7 +75,7 @@ export class Reservations {
     const target = { address: containerAddress, port: published.containerPort };
     const reservation: Reservation = holder ?? this.#enter(owner, published, target);
     try {
-      reservation.socket = await hold(published, reservation.target);
+      reservation.socket = await this.#hold(published, reservation.target);
     } catch (error) {
       this.#log.warn(
         { error, container: owner.name, port: published.hostPort, protocol: published.protocol },
@@ -86,18 +92,25 @@ export class Reservations {
 
   /** Gives back all ports of a container. */
   release(ownerId: string): void {
+    const targets = new Set<Target>();
     for (const [key, holders] of this.#ports) {
       const kept = holders.filter((holder) => holder.owner.id !== ownerId);
       if (kept.length === holders.length) continue;
-      for (const holder of holders) if (holder.owner.id === ownerId) holder.socket?.close();
+      for (const holder of holders) {
+        if (holder.owner.id !== ownerId) continue;
+        holder.socket?.close();
+        targets.add(holder.target);
+      }
       if (kept.length > 0) this.#ports.set(key, kept);
       else this.#ports.delete(key);
     }
+    if (targets.size > 0) this.#relay.end(targets);
   }
 
   close(): void {
     for (const holder of [...this.#ports.values()].flat()) holder.socket?.close();
     this.#ports.clear();
+    this.#relay.close();
   }
 
   *#candidates({ first, last }: PortRange): Generator<number> {
@@ -132,7 +145,7 @@ export class Reservations {
     try {
       for (const { port, reservation } of entered) {
         try {
-          reservation.socket = await hold(port, reservation.target);
+          reservation.socket = await this.#hold(port, reservation.target);
           published.push(port);
         } catch (error) {
           const noIPv6 = port.hostIp === '::' && isErrno(error, 'EAFNOSUPPORT', 'EADDRNOTAVAIL');
@@ -151,6 +164,21 @@ export class Reservations {
     return this.#ports.get(`${protocol} ${hostPort}`)?.find((holder) => collide(holder.hostIp, hostIp));
   }
 
+  /** Node has no SCTP sockets: such a port is only guarded against our own containers. */
+  async #hold(port: PublishedPort, target: Target): Promise<Held | null> {
+    const address = parseAddress(port.hostIp);
+    if (port.protocol === 'sctp' || address === undefined) return null;
+    if (port.protocol === 'tcp' && address.family === 6 && this.#relay.port === 0) await this.#relay.listen();
+    return await holdPort(port.protocol, address, port.hostPort, target);
+  }
+
+  #targetOf(address: Address, port: number): Target | undefined {
+    return this.#ports.get(`tcp ${port}`)?.find(({ hostIp }) => {
+      const held = parseAddress(hostIp);
+      return held?.family === 6 && (held.value === 0n || held.value === address.value);
+    })?.target;
+  }
+
   #enter(owner: Owner, { protocol, hostPort, hostIp }: PublishedPort, target: Target): Reservation {
     const reservation: Reservation = { owner, hostIp, target, socket: null };
     const key = `${protocol} ${hostPort}`;
@@ -165,11 +193,6 @@ export class Reservations {
     if (kept.length > 0) this.#ports.set(key, kept);
     else this.#ports.delete(key);
   }
-}
-
-/** Node has no SCTP sockets: such a port is only guarded against our own containers. */
-async function hold(port: PublishedPort, target: Target): Promise<Held | null> {
-  return port.protocol === 'sctp' ? null : await holdPort(port.protocol, port.hostIp, port.hostPort, target);
 }
 
 function collide(a: string, b: string): boolean {

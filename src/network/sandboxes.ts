@@ -9,11 +9,11 @@ import { EngineError, forbidden, messageOf, notFound } from '../lib/errors.ts';
 import { type ContainerId, newId } from '../lib/ids.ts';
 import { type Address, contains, formatAddress, macOf, parseAddress } from '../lib/ip.ts';
 import type { Log } from '../lib/log.ts';
-import { forgetUdpFlowsTo } from '../platform/conntrack.ts';
+import { forgetUdpFlowsAt, forgetUdpFlowsTo } from '../platform/conntrack.ts';
 import { Netlink } from '../platform/netlink.ts';
 import { allowHairpin, attachVeth, interfacePrefixOption, routeThrough, settlePort } from './bridge.ts';
 import { HostServers } from './files.ts';
-import type { Firewall, Publication } from './firewall.ts';
+import type { Firewall } from './firewall.ts';
 import { attachMacvlan, isParentless } from './macvlan.ts';
 import { hasNames, Names } from './names.ts';
 import type { Namespaces } from './namespaces.ts';
@@ -22,6 +22,7 @@ import { parseContainerPorts } from './ports.ts';
 import { checkEndpoint } from './requests.ts';
 import { Reservations } from './reservations.ts';
 import { Resolver } from './resolver.ts';
+import type { Publication } from './table.ts';
 import {
   type Endpoint,
   type Endpoints,
@@ -142,8 +143,9 @@ export class Sandboxes {
   async holdPorts(): Promise<void> {
     await Promise.all(
       [...this.#held.values()].flatMap((live) => {
-        const target = this.#gatewayOf(live.endpoints)?.joined.ipv4;
-        if (target === undefined) return [];
+        const gateway = this.#gatewayOf(live.endpoints);
+        if (gateway === undefined) return [];
+        const target = targetOf(gateway.joined);
         return live.sandbox.published.map((port) => this.#reservations.adopt(ownerOf(live), port, target));
       }),
     );
@@ -186,6 +188,7 @@ export class Sandboxes {
       if (gateway) routeThrough(namespacePath, gateway.joined);
       if (gateway && live.sandbox.published.length > 0) allowHairpin(wires.host, gateway.joined);
       await published;
+      this.#forgetOlderFlows(live);
       return placeOf(live);
     } catch (error) {
       // A leave takes down whatever there is.
@@ -268,7 +271,7 @@ export class Sandboxes {
       if (!this.#publishes(to)) {
         this.#reservations.release(after.containerId);
         published = [];
-      } else if (published.length > 0) this.#reservations.retarget(after.containerId, to.joined.ipv4);
+      } else if (published.length > 0) this.#reservations.retarget(after.containerId, targetOf(to.joined));
       else if (ports.size > 0) published = await this.#reservePorts(after, to, ports);
       routeThrough(after.sandbox.namespacePath, to?.joined ?? null);
     }
@@ -277,6 +280,7 @@ export class Sandboxes {
     this.#resolve(settled);
     if (from?.joined !== to?.joined && to) {
       await firewall.publish(this.#publicationsOf(settled));
+      this.#forgetOlderFlows(settled);
       if (published.length > 0) allowHairpin(wires.host, to.joined);
     }
     return placeOf(settled);
@@ -403,8 +407,14 @@ export class Sandboxes {
 
   #publicationsOf({ sandbox, endpoints }: Place): Publication[] {
     const gateway = this.#gatewayOf(endpoints);
-    if (gateway === undefined || gateway.joined.ipv4 === '') return [];
-    return sandbox.published.map((port) => ({ port, containerAddress: gateway.joined.ipv4 }));
+    if (gateway === undefined) return [];
+    const { ipv4, ipv6 } = gateway.joined;
+    const relayPort = this.#reservations.relayPort;
+    return sandbox.published.map((port) => ({
+      port,
+      containerAddress: port.hostIp.includes(':') ? ipv6 : ipv4,
+      relayPort,
+    }));
   }
 
   async #reservePorts(live: LiveSandbox, gateway: JoinedEndpoint, ports: Ports): Promise<PublishedPort[]> {
@@ -416,7 +426,7 @@ export class Sandboxes {
         const { first, protocol } = parseContainerPorts(key);
         for (const binding of bindings) {
           const at = binding.HostIp === '' ? { ...binding, HostIp: hostBinding } : binding;
-          published.push(...(await this.#reservations.reserve(ownerOf(live), protocol, first, at, joined.ipv4)));
+          published.push(...(await this.#reservations.reserve(ownerOf(live), protocol, first, at, targetOf(joined))));
         }
       }
       return published;
@@ -432,12 +442,25 @@ export class Sandboxes {
 
   /** Its clients would lose datagrams for a while otherwise, which is no reason for a leave to fail. */
   #forgetFlows(gateway: JoinedEndpoint | undefined): void {
-    const address = parseAddress(gateway?.joined.ipv4 ?? '');
-    if (address === undefined) return;
+    for (const address of gateway ? addressesOf(gateway.joined) : []) {
+      try {
+        forgetUdpFlowsTo(address);
+      } catch (error) {
+        this.#parts.log.warn({ error, address: formatAddress(address) }, 'UDP flows to a container could not be ended');
+      }
+    }
+  }
+
+  /** Clients that sent before the port was published would be led nowhere as long as they go on. */
+  #forgetOlderFlows({ sandbox }: Place): void {
+    const ports = new Set(sandbox.published.flatMap((each) => (each.protocol === 'udp' ? [each.hostPort] : [])));
+    if (ports.size === 0) return;
     try {
-      forgetUdpFlowsTo(Number(address.value));
+      const own = new Set(this.#parts.wires.host.addresses().map(({ address }) => formatAddress(address)));
+      const isMeant = (address: Address, port: number): boolean => ports.has(port) && own.has(formatAddress(address));
+      for (const family of [4, 6] as const) forgetUdpFlowsAt(family, isMeant);
     } catch (error) {
-      this.#parts.log.warn({ error, address: formatAddress(address) }, 'UDP flows to a container could not be ended');
+      this.#parts.log.warn({ error }, 'older UDP flows to a published port could not be ended');
     }
   }
 }
@@ -454,6 +477,8 @@ function freeInterface(live: LiveSandbox, { options }: NetworkRecord): string {
 /** Inside, the container's own; the daemon cannot ask there. */
 const isLoopback = (server: string): boolean => server.startsWith('127.') || server === '::1';
 
+/** Where relayed connections go. */
+const targetOf = ({ ipv4, ipv6 }: Joined): string => ipv4 || ipv6;
 const ownerOf = ({ containerId, containerName }: LiveSandbox) => ({ id: containerId, name: containerName });
 const joinedOf = ({ endpoints }: Place): JoinedEndpoint[] => Object.values(endpoints).filter(isJoined);
 const placeOf = ({ sandbox, endpoints }: Place): Place => ({ sandbox, endpoints });

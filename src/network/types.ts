@@ -167,6 +167,8 @@ export interface NetworkRequest {
 export interface Networks {
   /** Bridges up, forwarding on, table in place, ports of live sandboxes reserved again; sweeps links, namespaces and rules no record claims. */
   reconcile(live: readonly LiveSandbox[]): Promise<void>;
+  /** The kernel becomes again what records and live sandboxes say, as on SIGHUP; nothing before `reconcile`. */
+  refresh(settings: { readonly hostForwardPolicy: 'overrule' | 'obey' }): Promise<void>;
   list(): readonly NetworkRecord[];
   /** By name, id, or the beginning of an id that no other has. */
   get(nameOrId: string): NetworkRecord | undefined;

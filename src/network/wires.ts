@@ -4,9 +4,9 @@ import type { NetworkId } from '../lib/ids.ts';
 import type { Log } from '../lib/log.ts';
 import type { Netlink } from '../platform/netlink.ts';
 import { type BridgeSettings, ensureBridge } from './bridge.ts';
-import type { BridgeRules } from './firewall.ts';
 import { ensureParent, type MacvlanParent, parentNameOf } from './macvlan.ts';
 import { Addresses } from './pools.ts';
+import type { BridgeRules } from './table.ts';
 import type { NetworkRecord } from './types.ts';
 
 /** A network that can be joined. */
@@ -44,6 +44,10 @@ export class Wires {
 
   networks(): Iterable<UpNetwork> {
     return this.#up.values();
+  }
+
+  rules(): BridgeRules[] {
+    return [...this.#up.values()].flatMap(({ rules }) => rules ?? []);
   }
 
   /** Throws when it could not be brought up, or is being removed. */

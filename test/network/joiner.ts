@@ -4,7 +4,7 @@ import { silentLog } from '../../src/lib/log.ts';
 import { createNetworks } from '../../src/network/networks.ts';
 import { memoryStore } from './store.ts';
 
-const config = { bip: '', mtu: 1500, execRoot: process.argv[2] ?? '' };
+const config = { bip: '', mtu: 1500, execRoot: process.argv[2] ?? '', hostForwardPolicy: 'overrule' } as const;
 const networks = createNetworks({ config, store: memoryStore(), log: silentLog });
 await networks.reconcile([]);
 process.stdout.write('ready\n');

@@ -1,5 +1,6 @@
 /** The default bridge as containers, neighbours and the host itself see it. Needs root and namespaces of its own. */
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import fs from 'node:fs';
 import net from 'node:net';
 import { test } from 'node:test';
@@ -164,6 +165,7 @@ test("a taken port is refused with dockerd's words and the name of its holder; n
     failure('Bind for 0\\.0\\.0\\.0:8080 failed: port is already allocated \\(held by container first\\)'),
   );
   const foreign = net.createServer().listen(7070, '127.0.0.1');
+  await once(foreign, 'listening');
   t.after(() => foreign.close());
   await assert.rejects(
     world.join(networks, 'second', { '80/tcp': [{ HostPort: '7070' }] }),

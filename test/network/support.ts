@@ -54,7 +54,7 @@ export class World {
   }
 
   create(options: Partial<NetworksOptions['config']> = {}): Networks {
-    const config = { bip: '', mtu: 1500, execRoot: this.directory, ...options };
+    const config = { bip: '', mtu: 1500, execRoot: this.directory, hostForwardPolicy: 'overrule' as const, ...options };
     const networks = createNetworks({ config, store: this.store, log: silentLog });
     this.#networks.push(networks);
     return networks;
