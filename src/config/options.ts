@@ -8,7 +8,7 @@ export const defaultConfigFile = '/etc/slipway/daemon.json';
 const defaultHost = 'unix:///run/slipway/slipway.sock';
 
 /** How a value is written: on the command line (lists, maps, ulimits and runtimes may be repeated) and in the file. */
-export type Kind = 'text' | 'switch' | 'number' | 'list' | 'map' | 'ulimits' | 'runtimes';
+export type Kind = 'text' | 'switch' | 'number' | 'list' | 'map' | 'ulimits' | 'runtimes' | 'pools';
 
 export interface Option {
   /** Without the dashes. */
@@ -75,6 +75,12 @@ function cidr(value: string): string {
   }
   return value;
 }
+
+function ipv4(value: string): string {
+  if (!net.isIPv4(value)) throw invalid(`${value} is not an IPv4 address`);
+  return value;
+}
+const ipv4IfSet = (value: string): string => (value === '' ? '' : ipv4(value));
 
 function ipAddress(value: string): string {
   if (net.isIP(value) === 0) throw invalid(`${value} is not an ip address`);
@@ -152,6 +158,25 @@ export const options: readonly Option[] = [
     reloads: true,
   },
   {
+    flag: 'default-address-pool',
+    key: 'default-address-pools',
+    of: 'defaultAddressPools',
+    kind: 'pools',
+    initial: [],
+    placeholder: 'base=…,size=…',
+    help: 'Where networks that name no subnet get theirs from; may be repeated',
+  },
+  {
+    flag: 'default-gateway',
+    key: 'default-gateway',
+    of: 'defaultGateway',
+    kind: 'text',
+    initial: '',
+    placeholder: 'address',
+    help: 'Where containers on the default bridge send what leaves, instead of to the bridge',
+    check: ipv4IfSet,
+  },
+  {
     flag: 'default-runtime',
     key: 'default-runtime',
     of: 'defaultRuntime',
@@ -209,6 +234,16 @@ export const options: readonly Option[] = [
     check: absolute,
   },
   {
+    flag: 'fixed-cidr',
+    key: 'fixed-cidr',
+    of: 'fixedCidr',
+    kind: 'text',
+    initial: '',
+    placeholder: 'subnet',
+    help: 'Part of the subnet of the default bridge that containers get addresses from',
+    check: cidr,
+  },
+  {
     flag: 'group',
     letter: 'G',
     key: 'group',
@@ -241,6 +276,14 @@ export const options: readonly Option[] = [
     check: oneOf('overrule', 'obey'),
   },
   {
+    flag: 'icc',
+    key: 'icc',
+    of: 'icc',
+    kind: 'switch',
+    initial: true,
+    help: 'Containers on the default bridge reach each other',
+  },
+  {
     flag: 'init',
     key: 'init',
     of: 'init',
@@ -267,6 +310,24 @@ export const options: readonly Option[] = [
     help: 'Registry reached without TLS or with an unknown certificate; may be repeated',
     reloads: true,
     check: each(insecureRegistry),
+  },
+  {
+    flag: 'ip',
+    key: 'ip',
+    of: 'ip',
+    kind: 'text',
+    initial: '0.0.0.0',
+    placeholder: 'address',
+    help: 'Where ports of containers on the default bridge are published that name no address',
+    check: ipv4,
+  },
+  {
+    flag: 'ip-masq',
+    key: 'ip-masq',
+    of: 'ipMasq',
+    kind: 'switch',
+    initial: true,
+    help: "What leaves the default bridge gets the host's address",
   },
   {
     flag: 'label',

@@ -13,6 +13,18 @@ export interface Config {
   /** CIDR of the default bridge (its address and subnet); empty: chosen. */
   readonly bip: string;
   readonly mtu: number;
+  /** Containers on the default bridge get addresses from here; empty: from its whole subnet. */
+  readonly fixedCidr: string;
+  /** Where containers on the default bridge send what leaves; empty: to the bridge. */
+  readonly defaultGateway: string;
+  /** Containers on the default bridge reach each other. */
+  readonly icc: boolean;
+  /** Address that ports of containers on the default bridge are published on, unless they name one. */
+  readonly ip: string;
+  /** What leaves the default bridge gets the host's address. */
+  readonly ipMasq: boolean;
+  /** Where networks get their subnets from that name none: prefix length `size` each. Empty: the engine's own. */
+  readonly defaultAddressPools: readonly { readonly base: string; readonly size: number }[];
   /** What becomes of containers' traffic where the host drops by default what it forwards. */
   readonly hostForwardPolicy: 'overrule' | 'obey';
   readonly dns: readonly string[];

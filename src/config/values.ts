@@ -1,5 +1,6 @@
 /** Settings from text (flags) and from JSON (daemon.json). Messages say what is wrong; callers name the setting. */
 import { invalid } from '../lib/errors.ts';
+import { parseSubnet } from '../lib/ip.ts';
 import type { Kind } from './options.ts';
 
 /** Settings as given, by key of daemon.json. */
@@ -52,6 +53,8 @@ export function fromText(kind: Kind, text: string, before: unknown): unknown {
       return Object.fromEntries([...entriesOf(before), pair(text, 'key=value')]);
     case 'ulimits':
       return Object.fromEntries([...entriesOf(before), ulimit(text)]);
+    case 'pools':
+      return [...((before as object[] | undefined) ?? []), poolFromText(text)];
     case 'runtimes': {
       const [name, path] = pair(text, 'name=path');
       return Object.fromEntries([...entriesOf(before), [name, { path, runtimeArgs: [] }]]);
@@ -87,6 +90,9 @@ export function fromJson(kind: Kind, value: unknown): unknown {
     case 'ulimits':
       if (!isObject(value)) throw wrong('an object', value);
       return Object.fromEntries(Object.entries(value).map(([name, limit]) => [name, ulimitFromJson(name, limit)]));
+    case 'pools':
+      if (!Array.isArray(value)) throw wrong('a list of objects', value);
+      return value.map(checkPool);
     case 'runtimes':
       if (!isObject(value)) throw wrong('an object', value);
       return Object.fromEntries(Object.entries(value).map(([name, runtime]) => [name, runtimeFromJson(name, runtime)]));
@@ -98,6 +104,24 @@ function ulimitFromJson(name: string, limit: unknown): object {
     throw invalid(`expected {"Name": "${name}", "Soft": number, "Hard": number} for "${name}"`);
   }
   return checkUlimit({ Name: name, Soft: Number(limit.Soft), Hard: Number(limit.Hard) });
+}
+
+/** `base=10.10.0.0/16,size=24` */
+function poolFromText(text: string): object {
+  const parts = Object.fromEntries(text.split(',').map((part) => pair(part, 'base=CIDR,size=number')));
+  return checkPool({ ...parts, ...('size' in parts ? { size: wholeNumber(String(parts.size)) } : {}) });
+}
+
+function checkPool(pool: unknown): object {
+  const expected = 'expected {"base": CIDR, "size": prefix length of each network}';
+  if (!isObject(pool) || typeof pool.base !== 'string' || typeof pool.size !== 'number') throw invalid(expected);
+  const { base, size, ...others } = pool;
+  const subnet = parseSubnet(base);
+  if (Object.keys(others).length > 0 || subnet === undefined) throw invalid(expected);
+  const largest = subnet.family === 4 ? 30 : 126;
+  if (!Number.isInteger(size) || size < subnet.prefixLength || size > largest)
+    throw invalid(`size ${size} of pool ${base} is not between ${subnet.prefixLength} and ${largest}`);
+  return { base, size };
 }
 
 function runtimeFromJson(name: string, runtime: unknown): object {

@@ -15,12 +15,13 @@ import type { Log } from '../lib/log.ts';
 import { Netlink } from '../platform/netlink.ts';
 import { Ruleset } from '../platform/ruleset.ts';
 import type { Collection, Store } from '../store/types.ts';
-import { bridgeSettings, isForeignBridge, parseBridgeAddress, subnetsOfHost } from './bridge.ts';
+import { bridgeSettings, isForeignBridge, subnetsOfHost } from './bridge.ts';
+import { configuredPool, type DefaultBridgeConfig, defaultBridge } from './default-bridge.ts';
 import { Firewall } from './firewall.ts';
 import { HostForwarding } from './forwarding.ts';
 import { isParentToBeMade } from './macvlan.ts';
 import { Namespaces } from './namespaces.ts';
-import { chooseSubnet, defaultPools, parsePool, poolOf, type TakenSubnet } from './pools.ts';
+import { chooseSubnet, type DefaultPool, defaultPools, parsePool, poolOf, type TakenSubnet } from './pools.ts';
 import { checkEndpoint, predefined, recordOf } from './requests.ts';
 import { Sandboxes } from './sandboxes.ts';
 import type {
@@ -39,7 +40,7 @@ import type {
 import { type UpNetwork, Wires } from './wires.ts';
 
 export interface NetworksOptions {
-  readonly config: Pick<Config, 'bip' | 'mtu' | 'execRoot' | 'hostForwardPolicy'>;
+  readonly config: DefaultBridgeConfig & Pick<Config, 'execRoot' | 'hostForwardPolicy' | 'defaultAddressPools'>;
   readonly store: Pick<Store, 'collection' | 'commit'>;
   readonly log: Log;
   /** Of the default network. Two engines on one host need two. */
@@ -78,6 +79,8 @@ class LocalNetworks implements Networks {
   readonly #store: NetworksOptions['store'];
   readonly #log: Log;
   readonly #bridgeName: string;
+  /** Where subnets nobody asked for are taken from. */
+  readonly #pools: readonly DefaultPool[];
   readonly #records: Collection<NetworkRecord>;
   readonly #firewall: Firewall;
   readonly #host = new Netlink();
@@ -95,6 +98,8 @@ class LocalNetworks implements Networks {
     this.#store = options.store;
     this.#log = options.log;
     this.#bridgeName = options.bridgeName ?? 'slipway0';
+    const { defaultAddressPools } = options.config;
+    this.#pools = defaultAddressPools.length > 0 ? defaultAddressPools : defaultPools;
     const mark = createHash('sha256').update(this.#bridgeName).digest('hex').slice(0, 4);
     this.#records = options.store.collection<NetworkRecord>({ kind: 'network', schema: 2, upgrade });
     const table = this.#bridgeName === 'slipway0' ? 'slipway' : `slipway_${mark}`;
@@ -160,7 +165,7 @@ class LocalNetworks implements Networks {
     const others = [...this.#records.values(), ...this.#coming.values()];
     if (!predefined.includes(request.name) && others.some(({ name }) => name === request.name))
       throw conflict(`network with name ${request.name} already exists`);
-    const bare = recordOf(request, id, new Date().toISOString(), defaultPools, this.#takenSubnets());
+    const bare = recordOf(request, id, new Date().toISOString(), this.#pools, this.#takenSubnets());
     const record: NetworkRecord = { ...bare, ...this.#linkOf(bare, others) };
     this.#coming.set(id, record);
     try {
@@ -292,17 +297,23 @@ class LocalNetworks implements Networks {
   #poolOfDefault(inUse: boolean): Pool {
     const known = this.get('bridge');
     const [recorded] = known?.pools ?? [];
-    const configured = this.#config.bip === '' ? undefined : parseBridgeAddress(this.#config.bip);
+    const configured = configuredPool(this.#config);
     if (recorded !== undefined && inUse) {
-      if (configured !== undefined && configured.gateway !== recorded.gateway) {
-        this.#log.warn({ bip: this.#config.bip }, 'bip takes effect when no container runs on the default bridge');
+      if (
+        configured !== undefined &&
+        JSON.stringify([configured.gateway, configured.range]) !== JSON.stringify([recorded.gateway, recorded.range])
+      ) {
+        this.#log.warn(
+          { bip: this.#config.bip },
+          'its new subnet takes effect when no container runs on the default bridge',
+        );
       }
       return recorded;
     }
     if (configured !== undefined) return configured;
     const taken = this.#takenSubnets(known);
     const fits = recorded && !taken.some(({ subnet }) => overlap(subnet, parsePool(recorded.subnet)));
-    return fits ? recorded : poolOf({}, chooseSubnet(defaultPools, 4, taken), true);
+    return fits ? recorded : poolOf({}, chooseSubnet(this.#pools, 4, taken), true);
   }
 
   /** Ids and dates of the three are made once and stay. */
@@ -319,18 +330,7 @@ class LocalNetworks implements Networks {
     const bridge: NetworkRecord = {
       ...common,
       ...this.#identity('bridge'),
-      driver: 'bridge',
-      options: {
-        'com.docker.network.bridge.default_bridge': 'true',
-        'com.docker.network.bridge.enable_icc': 'true',
-        'com.docker.network.bridge.enable_ip_masquerade': 'true',
-        'com.docker.network.bridge.host_binding_ipv4': '0.0.0.0',
-        'com.docker.network.bridge.name': this.#bridgeName,
-        'com.docker.network.driver.mtu': String(this.#config.mtu),
-      },
-      ipam: { driver: 'default', options: null, config: [{ subnet: pool.subnet, gateway: pool.gateway }] },
-      pools: [pool],
-      bridgeName: this.#bridgeName,
+      ...defaultBridge(this.#config, pool, this.#bridgeName),
     };
     const plain = {
       ...common,

@@ -342,7 +342,7 @@ export class Sandboxes {
       endpointId,
       ipv4: v4 ? formatAddress(v4) : '',
       ipv4PrefixLength: v4 ? lengthOf(4) : 0,
-      gateway: v4 ? gatewayOf(false) : '',
+      gateway: v4 ? gatewayOf(false) && (network.record.routeGateway ?? gatewayOf(false)) : '',
       mac: interfaceName === '' ? '' : requested.mac || (v4 ? macOf(v4) : ''),
       ipv6: v6 ? formatAddress(v6) : '',
       ipv6PrefixLength: v6 ? lengthOf(6) : 0,

@@ -130,6 +130,8 @@ export interface NetworkRecord {
   readonly userSubnets: boolean;
   /** Name of the bridge on the host; empty for other drivers. */
   readonly bridgeName: string;
+  /** Containers leave through it instead of through the bridge's own address. */
+  readonly routeGateway?: string;
   /** The bridge was there before the network and outlives it. */
   readonly foreignBridge?: true;
   /** The macvlan parent was made for this network and goes with it. */

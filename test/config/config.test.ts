@@ -63,6 +63,18 @@ describe('configuration', () => {
     assert.deepEqual(config.registryMirrors, ['https://mirror.example/']);
   });
 
+  it('takes pools of subnets from flags', (t) => {
+    const pools = ['base=10.0.0.0/16,size=24', 'base=fd00::/48,size=64'];
+    const config = load(
+      t,
+      pools.flatMap((pool) => ['--default-address-pool', pool]),
+    );
+    assert.deepEqual(config.defaultAddressPools, [
+      { base: '10.0.0.0/16', size: 24 },
+      { base: 'fd00::/48', size: 64 },
+    ]);
+  });
+
   it('takes the same from the file, and joins runtimes of both', (t) => {
     const config = load(t, ['--add-runtime', 'b=/b'], {
       hosts: ['unix:///tmp/a.sock'],
@@ -81,6 +93,20 @@ describe('configuration', () => {
 
   const refused: readonly (readonly [string, readonly string[], unknown, RegExp])[] = [
     ['unknown flag', ['--nope'], {}, /^unknown flag: --nope$/],
+    [
+      'pool too small',
+      ['--default-address-pool', 'base=10.0.0.0/16,size=8'],
+      {},
+      /size 8 of pool 10\.0\.0\.0\/16 is not/,
+    ],
+    ['pool without size', ['--default-address-pool', 'base=10.0.0.0/16'], {}, /expected \{"base": CIDR, "size"/],
+    [
+      'pool that is none',
+      [],
+      { 'default-address-pools': [{ base: 'x', size: 24 }] },
+      /expected \{"base": CIDR, "size"/,
+    ],
+    ['address that is none', ['--ip', 'fd00::1'], {}, /fd00::1 is not an IPv4 address/],
     ['argument', ['run'], {}, /"run"/],
     ['value that is a flag', ['--bip'], {}, /slipwayd takes no arguments/],
     ['number', ['--mtu', 'big'], {}, /^invalid argument "big" for --mtu: expected a whole number$/],

@@ -2,9 +2,9 @@
 import { type ContainerId, newId } from '../../src/lib/ids.ts';
 import { silentLog } from '../../src/lib/log.ts';
 import { createNetworks } from '../../src/network/networks.ts';
-import { memoryStore } from './store.ts';
+import { memoryStore, plainConfig } from './store.ts';
 
-const config = { bip: '', mtu: 1500, execRoot: process.argv[2] ?? '', hostForwardPolicy: 'overrule' } as const;
+const config = { ...plainConfig, execRoot: process.argv[2] ?? '' };
 const networks = createNetworks({ config, store: memoryStore(), log: silentLog });
 await networks.reconcile([]);
 process.stdout.write('ready\n');

@@ -28,3 +28,16 @@ export function memoryStore(): Pick<Store, 'collection' | 'commit'> {
     },
   };
 }
+
+/** The daemon's settings for networks, as they are when nothing is set. */
+export const plainConfig = {
+  bip: '',
+  mtu: 1500,
+  fixedCidr: '',
+  defaultGateway: '',
+  icc: true,
+  ip: '0.0.0.0',
+  ipMasq: true,
+  defaultAddressPools: [],
+  hostForwardPolicy: 'overrule',
+} as const;

@@ -12,7 +12,7 @@ import { createNetworks, type NetworksOptions } from '../../src/network/networks
 import type { Joined, LiveSandbox, Networks, PortBinding, PublishedPort } from '../../src/network/types.ts';
 import { unmount } from '../../src/platform/mount.ts';
 import { CLONE, createNetworkNamespace, unshare } from '../../src/platform/namespace.ts';
-import { memoryStore } from './store.ts';
+import { memoryStore, plainConfig } from './store.ts';
 
 // Test files run side by side: each in a network of its own. Node's main thread opens all sockets and spawns all children.
 unshare(CLONE.NEWNET);
@@ -54,7 +54,7 @@ export class World {
   }
 
   create(options: Partial<NetworksOptions['config']> = {}): Networks {
-    const config = { bip: '', mtu: 1500, execRoot: this.directory, hostForwardPolicy: 'overrule' as const, ...options };
+    const config = { ...plainConfig, execRoot: this.directory, ...options };
     const networks = createNetworks({ config, store: this.store, log: silentLog });
     this.#networks.push(networks);
     return networks;
