@@ -66,7 +66,7 @@ test('the docker CLI negotiates down to the newest version there is', async () =
   const { stdout, stderr } = await execute('docker', ['-H', host, 'logs', 'abc']);
   assert.deepEqual([stdout, stderr], ['to stdout\n', 'to stderr\n']);
   await assert.rejects(docker(host, 'pull', 'a'), /the registry said no/);
-  await assert.rejects(docker(host, 'volume', 'ls'), /GET \/volumes is not supported yet/);
+  await assert.rejects(docker(host, 'plugin', 'ls'), /GET \/plugins is not supported yet/);
 });
 
 test('the docker CLI speaks TLS with client certificates', async () => {

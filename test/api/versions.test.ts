@@ -16,6 +16,7 @@ import {
   wire,
 } from '../../src/api/versions/dsl.ts';
 import { versions } from '../../src/api/versions/index.ts';
+import { notFound } from '../../src/lib/errors.ts';
 import type { PartialBackend } from './helper.ts';
 import { ask, json, serve } from './helper.ts';
 
@@ -144,8 +145,13 @@ test('1.24-01 W-42 W-43: errors are text before 1.24', async () => {
 });
 
 test('1.24-04: copy is gone, with an empty body', async () => {
-  const { v1_23, v1_24, v1_26 } = await at({}, 'POST', '/containers/a/copy', { Resource: '/a' });
-  assert.deepEqual([v1_23.status, v1_23.text], [501, 'POST /containers/{id}/copy is not supported yet\n']);
+  const archive = async () => {
+    throw notFound('the file was asked for');
+  };
+  const { v1_23, v1_24, v1_26 } = await at({ containers: { archive } }, 'POST', '/containers/a/copy', {
+    Resource: '/a',
+  });
+  assert.deepEqual([v1_23.status, v1_23.text], [404, 'the file was asked for\n']);
   for (const { status, text } of [v1_24, v1_26]) assert.deepEqual([status, text], [404, '']);
 });
 

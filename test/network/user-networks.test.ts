@@ -102,6 +102,9 @@ test('a network in use stays; its members and wishes that cannot be met are told
 test('the published port follows the default route; a restart of the engine changes nothing', async () => {
   await docker('exec', '-d', 'web', 'httpd', '-p', '80', '-h', '/etc');
   const asks = async () => (await engine.inNetns(['wget', '-qO-', '-T', '3', 'http://127.0.0.1:8080/hosts'])).stdout;
+  // Detached, it may not listen yet.
+  for (let tries = 0; (await asks()) === '' && tries < 100; tries++)
+    await new Promise((resolve) => setTimeout(resolve, 50));
   assert.match(await asks(), /localhost/);
   await docker('network', 'disconnect', 'back', 'web');
   assert.match(await asks(), /localhost/);
