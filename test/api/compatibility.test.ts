@@ -68,6 +68,17 @@ for (const [heading, prefix, names] of [
   });
 }
 
+test('every option that works names a test that is there', () => {
+  for (const heading of ['Config', 'HostConfig', 'NetworkingConfig.EndpointsConfig']) {
+    for (const [name, [status, note]] of table(heading)) {
+      if (status !== 'works') continue;
+      const files = [...note.matchAll(/test\/[\w./-]+\.ts/g)].map(([file]) => file);
+      assert.ok(files.length > 0, `${name} names no test`);
+      for (const file of files) assert.ok(fs.existsSync(new URL(`../../${file}`, import.meta.url)), `${name}: ${file}`);
+    }
+  }
+});
+
 test('NetworkingConfig: every property of an endpoint is there', () => {
   assert.deepEqual([...table('NetworkingConfig.EndpointsConfig').keys()], document.endpointSettings);
 });
