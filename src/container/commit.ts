@@ -13,6 +13,7 @@ import { conflict, notFound, unavailable } from '../lib/errors.ts';
 import type { ContainerId, DiffId, ImageId } from '../lib/ids.ts';
 import type { CommitRequest } from './api.ts';
 import { decodeConfig, mergeConfig } from './decode.ts';
+import { startProbing } from './prober.ts';
 import { isRunning } from './running.ts';
 import { type ContainerSet, containerEvent } from './set.ts';
 
@@ -111,6 +112,8 @@ async function holdStill(set: ContainerSet, id: ContainerId): Promise<AsyncDispo
         throw error;
       }
       set.announce(containerEvent(record, 'pause'));
+      // A frozen probe would only run into its timeout.
+      void set.live(id).prober?.stop();
     }
     heldBy.add(own);
     return true;
@@ -126,6 +129,7 @@ async function holdStill(set: ContainerSet, id: ContainerId): Promise<AsyncDispo
         try {
           await runtime.resume(id);
           set.announce(containerEvent(record, 'unpause'));
+          if (!set.live(id).stopping) startProbing(set, record, false);
         } catch (error) {
           log.error({ container: id, error }, 'a container cannot be let go on after a commit; unpause it by hand');
         }

@@ -168,7 +168,9 @@ export class Endings {
       this.#set.parts.log.error({ container: record.id, error }, 'a signal is sent, but could not be recorded');
     }
     this.#set.parts.runtime.kill(launchedOf(record), signal);
-    if (ends && record.state.paused) await this.#set.parts.runtime.resume(record.id);
+    // Also one that a commit holds still, which may take minutes: nothing frozen can end.
+    const isFrozen = record.state.paused || this.#set.live(record.id).heldBy.size > 0;
+    if (ends && isFrozen) await this.#set.parts.runtime.resume(record.id);
   }
 
   /** Resolves when a run that was sent SIGKILL is over; throws when it does not end. */

@@ -91,11 +91,11 @@ export async function connect(
     const live = isRunning(record) ? liveSandboxOf(set, record) : null;
     if (live === null) {
       // As with dockerd, what was asked for first stays.
-      if (network.name in record.endpoints) return;
+      if (Object.hasOwn(record.endpoints, network.name)) return;
       await set.commit({ ...record, endpoints: { ...record.endpoints, [network.name]: endpoint } });
       return;
     }
-    if (network.name in record.endpoints)
+    if (Object.hasOwn(record.endpoints, network.name))
       throw forbidden(`endpoint with name ${record.name} already exists in network ${network.name}`);
     const ports = portsToPublish(portOptions(record.config, record.hostConfig));
     const place = await set.parts.networks.connect(live, endpoint, ports);
@@ -113,8 +113,8 @@ export async function disconnect(set: ContainerSet, ref: string, networkRef: str
   await set.inLane(id, async () => {
     const record = set.current(id);
     const network = set.parts.networks.get(networkRef) ?? goneNetwork(record, networkRef);
-    if (network.driver === 'host' && network.name in record.endpoints) throw invalid(hostNetwork);
-    if (!(network.name in record.endpoints))
+    if (network.driver === 'host' && Object.hasOwn(record.endpoints, network.name)) throw invalid(hostNetwork);
+    if (!Object.hasOwn(record.endpoints, network.name))
       throw forbidden(`container ${record.id} is not connected to network ${network.name}`);
     const live = isRunning(record) ? liveSandboxOf(set, record) : null;
     if (live === null) {
@@ -130,7 +130,7 @@ export async function disconnect(set: ContainerSet, ref: string, networkRef: str
 
 /** A network that was removed while the container rested: what is left of it there can be taken away. */
 function goneNetwork(record: ContainerRecord, name: string): Pick<NetworkRecord, 'id' | 'name' | 'driver'> {
-  if (isRunning(record) || !(name in record.endpoints)) throw notFound(`network ${name} not found`);
+  if (isRunning(record) || !Object.hasOwn(record.endpoints, name)) throw notFound(`network ${name} not found`);
   return { id: '' as NetworkId, name, driver: '' };
 }
 

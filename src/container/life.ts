@@ -202,7 +202,13 @@ export class Life {
     if (!isRunning(record)) return;
     const { runtime } = this.#set.parts;
     const live = this.#set.live(record.id);
-    if (record.config.OpenStdin) live.stdin.connect(await runtime.openStdin(record.id));
+    if (record.config.OpenStdin) {
+      // Without its monitor a container has no stdin any more, but everything else.
+      await runtime.openStdin(record.id).then(
+        (pipe) => live.stdin.connect(pipe),
+        (error: unknown) => this.#set.parts.log.warn({ container: record.id, error }, 'a stdin is lost'),
+      );
+    }
     watchLog(this.#set, record, live);
     // A crash may have come between the commit and the start; starting what runs already is no error.
     await runtime.start(record.id);

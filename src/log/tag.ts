@@ -43,7 +43,7 @@ export function parseTag(template: string): (subject: LogSubject) => string {
 
 function fieldOf(action: string): Field {
   const [, label] = /^index \.ContainerLabels "([^"\\]*)"$/.exec(action) ?? [];
-  if (label !== undefined) return ({ labels }) => labels[label] ?? '';
+  if (label !== undefined) return ({ labels }) => (Object.hasOwn(labels, label) ? (labels[label] ?? '') : '');
   const name = action.startsWith('.') ? action.slice(1) : '';
   const field = Object.hasOwn(fields, name) ? fields[name] : undefined;
   if (field === undefined) {

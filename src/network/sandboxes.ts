@@ -85,7 +85,7 @@ export class Sandboxes {
 
   /** True while anything is joined, or being joined, to the network. */
   isUsed(network: NetworkRecord): boolean {
-    return [...this.#held.values()].some(({ endpoints }) => network.name in endpoints);
+    return [...this.#held.values()].some(({ endpoints }) => Object.hasOwn(endpoints, network.name));
   }
 
   publications(): Publication[] {
@@ -230,7 +230,7 @@ export class Sandboxes {
 
   async connect(live: LiveSandbox, endpoint: Endpoint, ports: Ports): Promise<Place> {
     const network = this.#networkOf(endpoint);
-    if (endpoint.networkName in live.endpoints)
+    if (Object.hasOwn(live.endpoints, endpoint.networkName))
       throw forbidden(`endpoint with name ${live.containerName} already exists in network ${endpoint.networkName}`);
     checkEndpoint(endpoint, network.record);
     const joined = this.#identity(live, endpoint, network);

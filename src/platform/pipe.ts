@@ -9,6 +9,7 @@ const fcntl = declare<[number, number, number], number>('int fcntl(int fd, int c
 const O_CLOEXEC = 0x80000;
 const MFD_CLOEXEC = 1;
 const MFD_ALLOW_SEALING = 2;
+const F_SETFL = 4;
 const F_ADD_SEALS = 1033;
 /** F_SEAL_SEAL, SHRINK, GROW and WRITE: nobody can change the file any more. */
 const allSeals = 15;
@@ -18,6 +19,11 @@ export function createPipe(): { readonly read: number; readonly write: number } 
   const descriptors = new Int32Array(2);
   check(pipe2(descriptors, O_CLOEXEC), 'pipe2', 'a pipe');
   return { read: descriptors[0] ?? -1, write: descriptors[1] ?? -1 };
+}
+
+/** Writing never waits any more: what does not fit is EAGAIN. */
+export function setNonBlocking(fd: number): void {
+  check(fcntl(fd, F_SETFL, fs.constants.O_NONBLOCK), 'fcntl', 'F_SETFL');
 }
 
 /** A copy of a file in memory that nobody can change; lives as long as a descriptor of it. */

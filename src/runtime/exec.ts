@@ -194,10 +194,10 @@ function execProcess(
   };
   const finish = async (code: number, failure: StartFailed | null): Promise<void> => {
     live = false;
-    readPid();
     complaint = failure;
     // dockerd, too, tells the client on the stream, with a carriage return for terminals.
     output.finish(failure && !launch.detached ? Buffer.from(`${failure.message}\r\n`) : null);
+    readPid();
     ended.resolve(failure?.exitCode ?? code);
     await fsp.rm(launch.directory, { recursive: true, force: true });
   };
@@ -208,7 +208,11 @@ function execProcess(
       const log = end.status === 0 ? '' : readLog(`${launch.directory}/log`);
       return finish(end.status, log === '' ? null : execFailure(log, launch.command));
     })
-    .catch(ended.reject);
+    .catch((error: unknown) => {
+      // Whoever reads the output waits for its end, also when the engine is out of descriptors.
+      output.finish(null);
+      ended.reject(error);
+    });
   const failed = ended.promise.then(() => complaint);
   // Only a detached start waits for it; whoever waits for `exit` hears of a rejection.
   failed.catch(() => undefined);

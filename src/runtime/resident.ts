@@ -9,7 +9,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import fs from 'node:fs';
 import net from 'node:net';
-import { createPipe } from '../platform/pipe.ts';
+import { createPipe, setNonBlocking } from '../platform/pipe.ts';
 import { runsForMs } from '../platform/process.ts';
 import { CutOutput, familyInside, killFamily, launchProbe, type ProbeLaunch, runtimeEnvironment } from './probe.ts';
 import type { Probe, ProbeEnd, ProbeRun } from './types.ts';
@@ -65,6 +65,8 @@ export class ResidentProbe {
       for (const fd of childsEnds) fs.closeSync(fd);
     }
     this.#orders = orders.write;
+    // Whoever in the container finds the other end could fill the pipe, and the daemon would wait for ever.
+    setNonBlocking(this.#orders);
     this.#output = new CutOutput(output.read, launch.outputBytesMax);
     this.#answers = new net.Socket({ fd: answers.read, readable: true, writable: false });
     this.#answers.on('error', () => undefined);

@@ -891,8 +891,16 @@ function makeMountPoints({ rootfs, mounts, userNamespace }: LaunchSpec): void {
   const above = ['/dev', '/proc', '/sys', ...mounts.map(({ destination }) => destination)];
   const ids = userNamespace?.ids;
   const [uid, gid] = ids ? [idOutside(ids.users, 0), idOutside(ids.groups, 0)] : [0, 0];
+  if (mounts.length === 0) return;
+  const table = readMounts();
   for (const { type, source, destination } of mounts) {
-    if (type === 'tmpfs' || above.some((other) => destination.startsWith(`${other}/`))) continue;
+    // A dead file server would not tell, and hold up the engine.
+    if (
+      type === 'tmpfs' ||
+      isRemote(mountOf(table, source)) ||
+      above.some((other) => destination.startsWith(`${other}/`))
+    )
+      continue;
     try {
       if (fs.statSync(source).isDirectory()) makeDirectories(rootfs, destination, uid, gid);
     } catch {
