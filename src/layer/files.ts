@@ -18,7 +18,7 @@ export interface PlaceRequest extends Pick<PlaceOptions, 'keepKinds' | 'owner'> 
   readonly path: string;
   /** Places in the container where something is mounted, for the words of a refusal. */
   readonly mounts: readonly string[];
-  /** An archive, compressed or not. */
+  /** An archive, compressed or not; its pieces are not used elsewhere. */
   readonly from: Readable;
   readonly signal: AbortSignal;
 }
@@ -53,7 +53,7 @@ export class TreeFiles {
     await this.#pool.share('checkPlace', { root, path, mounts });
     const leave = await this.#sending.enter(signal);
     try {
-      await consume({ from: { stream: from }, signal }, (source, cancel) =>
+      await consume({ from: { stream: from, owned: true }, signal }, (source, cancel) =>
         this.#pool.share('place', { from: source, root, path, mounts, options, cancel }),
       );
     } finally {

@@ -16,7 +16,7 @@ import { invalid, notImplemented } from '../lib/errors.ts';
 import { makePipe } from '../platform/files.ts';
 import { isErrno } from '../platform/libc.ts';
 import { createRing, type Ring, RingWriter } from './ring.ts';
-import type { ApplySource, Compression } from './types.ts';
+import type { ApplySource, Arriving, Compression } from './types.ts';
 
 const pipeSize = 1024 * 1024;
 const magicLength = 6;
@@ -117,7 +117,7 @@ export async function consume<T>(
 export async function openInput(source: Pick<ApplySource, 'from' | 'progress'>): Promise<Input> {
   return 'path' in source.from
     ? openFile(source.from.path, source.progress)
-    : openStream(source.from.stream, source.progress);
+    : openStream(source.from, source.progress);
 }
 
 async function openFile(file: string, progress: ApplySource['progress']): Promise<Input> {
@@ -149,11 +149,11 @@ function positionOf(fd: number): number {
   return Number(/^pos:\s*(\d+)/.exec(fs.readFileSync(`/proc/self/fdinfo/${fd}`, 'latin1'))?.[1] ?? 0);
 }
 
-async function openStream(stream: Readable, progress: ApplySource['progress']): Promise<Input> {
+async function openStream({ stream, owned = false }: Arriving, progress: ApplySource['progress']): Promise<Input> {
   const { start, whole } = await peek(stream, magicLength);
   const compression = recognise(start);
   const counted = progress === undefined ? whole : countBytes(whole, progress);
-  if (compression === 'none') return new RingInput(counted);
+  if (compression === 'none') return new RingInput(counted, owned);
   return new PipedInput('pipe', counted, compression, command(compression), () => undefined);
 }
 
@@ -260,10 +260,10 @@ class RingInput implements Input {
   readonly #abort = new AbortController();
   #reason: Error | null = null;
 
-  constructor(from: Readable) {
+  constructor(from: Readable, owned: boolean) {
     const ring = createRing();
     this.source = { ring };
-    this.settled = pipeline(from, new RingWriter(ring), { signal: this.#abort.signal }).then(
+    this.settled = pipeline(from, new RingWriter(ring, { owned }), { signal: this.#abort.signal }).then(
       () => this.#reason,
       (error: unknown) => this.#reason ?? (error instanceof Error ? error : new Error(String(error))),
     );

@@ -5,6 +5,7 @@
  */
 import { Buffer } from 'node:buffer';
 import { Writable } from 'node:stream';
+import { copyShared, release } from '../platform/memory.ts';
 
 const ringBytes = 1024 * 1024;
 /** So much is worth waking the worker at once; less has to wait a moment. */
@@ -27,22 +28,28 @@ export const createRing = (): Ring => ({
 /** Bytes that wait to be read. */
 const waiting = ({ state }: Ring): number => (Atomics.load(state, at.written) - Atomics.load(state, at.read)) >>> 0;
 
-/** The end of the main thread. Ended or destroyed, it lets the reader see the end. */
+/** The end of the main thread. Ended or destroyed, it lets the reader see the end. With `owned`, what is written to it is freed. */
 export class RingWriter extends Writable {
   readonly #ring: Ring;
   readonly #bytes: Buffer;
+  readonly #owned: boolean;
   #timer: NodeJS.Timeout | null = null;
 
-  constructor(ring: Ring) {
+  constructor(ring: Ring, { owned }: { readonly owned: boolean }) {
     super({ highWaterMark: wakeBytes });
+    this.#owned = owned;
     this.#ring = ring;
     this.#bytes = Buffer.from(ring.bytes);
   }
 
   override _write(chunk: Buffer, _encoding: string, done: (error?: Error | null) => void): void {
     const left = this.#put(chunk);
-    if (left.length === 0) done();
-    else this.#putRest(left).then(() => done(), done);
+    const put = () => {
+      if (this.#owned) release(chunk);
+      done();
+    };
+    if (left.length === 0) put();
+    else this.#putRest(left).then(put, done);
   }
 
   override _final(done: (error?: Error | null) => void): void {
@@ -63,7 +70,7 @@ export class RingWriter extends Writable {
       const start = (Atomics.load(this.#ring.state, at.written) >>> 0) % ringBytes;
       const length = Math.min(left.length, ringBytes - waiting(this.#ring), ringBytes - start);
       if (length === 0) return left;
-      left.copy(this.#bytes, start, 0, length);
+      copyShared(this.#bytes.subarray(start), left, length);
       left = left.subarray(length);
       Atomics.add(this.#ring.state, at.written, length);
       this.#wakeSoon();
@@ -106,7 +113,7 @@ export function takeFromRing(ring: Ring, room: Buffer): number | Promise<number>
   if (there === 0) return ended ? 0 : wokenAfter(ring, woken).then(() => takeFromRing(ring, room));
   const start = (Atomics.load(state, at.read) >>> 0) % ringBytes;
   const taken = Math.min(there, room.length, ringBytes - start);
-  Buffer.from(bytes, start, taken).copy(room);
+  copyShared(room, Buffer.from(bytes, start, taken), taken);
   Atomics.add(state, at.read, taken);
   Atomics.notify(state, at.read);
   return taken;

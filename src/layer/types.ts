@@ -20,9 +20,15 @@ export interface Layer {
 
 export type Compression = 'none' | 'gzip' | 'zstd' | 'xz' | 'bzip2';
 
+export interface Arriving {
+  readonly stream: Readable;
+  /** Nobody else looks at the pieces of the stream, also not later: they are freed once used. */
+  readonly owned?: boolean;
+}
+
 export interface ApplySource {
   /** A file on disk (its compression is recognised by its first bytes), or a stream of the same. */
-  readonly from: { readonly path: string } | { readonly stream: Readable };
+  readonly from: { readonly path: string } | Arriving;
   /** When given, the layer counts only if the uncompressed tar has this digest. */
   readonly diffId?: DiffId;
   /** Told the number of (compressed) bytes consumed so far, at most every 100 ms. */
