@@ -14,6 +14,7 @@
 import { randomBytes } from 'node:crypto';
 import fs from 'node:fs';
 import path from 'node:path';
+import { spreadTreesOf } from '../platform/spread.ts';
 import { layerFiles } from './recipe.ts';
 
 export interface Disk {
@@ -47,6 +48,7 @@ export function prepareDisk(root: string): Disk {
   for (const folder of [root, disk.links, disk.writable, disk.trash]) {
     fs.mkdirSync(folder, { recursive: true, mode: 0o711 });
   }
+  for (const folder of [root, disk.writable]) spreadTreesOf(folder);
   return disk;
 }
 

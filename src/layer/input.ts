@@ -115,9 +115,7 @@ export async function consume<T>(
 
 /** Opens a source. Nothing is left behind when it throws. */
 export async function openInput(source: Pick<ApplySource, 'from' | 'progress'>): Promise<Input> {
-  return 'path' in source.from
-    ? openFile(source.from.path, source.progress)
-    : openStream(source.from, source.progress);
+  return 'path' in source.from ? openFile(source.from.path, source.progress) : openStream(source.from, source.progress);
 }
 
 async function openFile(file: string, progress: ApplySource['progress']): Promise<Input> {

@@ -209,6 +209,15 @@ describe('writable trees', () => {
   });
 });
 
+test('ext4 is told that trees are unrelated', async (t) => {
+  await using b = await bench();
+  const type = shell('stat -f -c %T .', b.dir).trim();
+  if (type !== 'ext2/ext3') return t.skip(`${type} has no such mark`);
+  for (const folder of ['layer', 'layer/writable']) {
+    assert.match(shell('lsattr -d .', path.join(b.dir, folder)).split(' ')[0] ?? '', /T/, folder);
+  }
+});
+
 describe('one layer asked for twice', () => {
   test('is unpacked once, and a failure of one does not fail the other', async () => {
     await using b = await bench();
