@@ -57,9 +57,9 @@ export async function createDaemon(initial: Config, log: Log): Promise<Daemon> {
   const remap = config.usernsRemap === '' ? null : readRemap(config.usernsRemap);
   const isolation = { init, initPath, noNewPrivileges, seccompProfile, remapped: remap !== null };
   const runtime = createRuntime({ execRoot, runtimes, defaultRuntime, log, isolation });
-  const networks = createNetworks({ config, store, log });
-  const logs = createLogs({ log });
   const plugins = createPlugins({ places: { sockets: config.pluginSockets, specs: config.pluginSpecs }, log });
+  const networks = createNetworks({ config, store, plugins, log });
+  const logs = createLogs({ log });
   const volumes = new Volumes({
     dir: path.join(dataRoot, 'volume'),
     store,

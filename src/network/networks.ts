@@ -14,6 +14,7 @@ import { overlap } from '../lib/ip.ts';
 import type { Log } from '../lib/log.ts';
 import { Netlink } from '../platform/netlink.ts';
 import { Ruleset } from '../platform/ruleset.ts';
+import type { Plugins } from '../plugin/types.ts';
 import type { Collection, Store } from '../store/types.ts';
 import { bridgeSettings, isForeignBridge, subnetsOfHost } from './bridge.ts';
 import { configuredPool, type DefaultBridgeConfig, defaultBridge } from './default-bridge.ts';
@@ -22,6 +23,7 @@ import { HostForwarding } from './forwarding.ts';
 import { isParentToBeMade } from './macvlan.ts';
 import { Namespaces } from './namespaces.ts';
 import { chooseSubnet, type DefaultPool, defaultPools, parsePool, poolOf, type TakenSubnet } from './pools.ts';
+import { type Prepared, Remotes } from './remote.ts';
 import { checkEndpoint, predefined, recordOf } from './requests.ts';
 import { Sandboxes } from './sandboxes.ts';
 import type {
@@ -42,6 +44,7 @@ import { type UpNetwork, Wires } from './wires.ts';
 export interface NetworksOptions {
   readonly config: DefaultBridgeConfig & Pick<Config, 'execRoot' | 'hostForwardPolicy' | 'defaultAddressPools'>;
   readonly store: Pick<Store, 'collection' | 'commit'>;
+  readonly plugins: Plugins;
   readonly log: Log;
   /** Of the default network. Two engines on one host need two. */
   readonly bridgeName?: string;
@@ -89,6 +92,7 @@ class LocalNetworks implements Networks {
   #forwardPolicy: Config['hostForwardPolicy'];
   #watch: NodeJS.Timeout | null = null;
   readonly #wires: Wires;
+  readonly #remotes: Remotes;
   readonly #sandboxes: Sandboxes;
   /** Networks being made: their names and subnets are taken before their records are there. */
   readonly #coming = new Map<NetworkId, NetworkRecord>();
@@ -109,9 +113,11 @@ class LocalNetworks implements Networks {
       this.#forwardPolicy === 'obey' ? [] : this.#wires.rules(),
     );
     this.#wires = new Wires(this.#host, `sw${mark}`, options.log);
+    this.#remotes = new Remotes(options.plugins, options.store, this.#host, options.log);
     this.#sandboxes = new Sandboxes({
       namespaces: new Namespaces(options.config.execRoot),
       wires: this.#wires,
+      remotes: this.#remotes,
       firewall: this.#firewall,
       log: options.log,
     });
@@ -132,6 +138,7 @@ class LocalNetworks implements Networks {
   async reconcile(live: readonly LiveSandbox[]): Promise<void> {
     await this.#ensurePredefined(live.some(({ endpoints }) => 'bridge' in endpoints));
     await this.#project(live);
+    this.#remotes.reconcile(this.list(), this.#sandboxes.endpointIds());
     this.#watch ??= setInterval(() => void this.#lookAfter(), watchMs).unref();
   }
 
@@ -161,11 +168,23 @@ class LocalNetworks implements Networks {
   }
 
   async create(request: NetworkRequest): Promise<NetworkRecord> {
+    const prepared = await this.#remotes.prepare(request);
+    try {
+      return await this.#create(request, prepared);
+    } catch (error) {
+      if (prepared?.pools) await this.#remotes.abandon(request.ipam.driver, prepared.pools);
+      throw error;
+    }
+  }
+
+  async #create(request: NetworkRequest, prepared: Prepared | null): Promise<NetworkRecord> {
     const id = newId<NetworkId>();
+    const taken = this.#takenSubnets();
+    if (prepared) this.#remotes.checkPools(prepared, taken);
     const others = [...this.#records.values(), ...this.#coming.values()];
     if (!predefined.includes(request.name) && others.some(({ name }) => name === request.name))
       throw conflict(`network with name ${request.name} already exists`);
-    const bare = recordOf(request, id, new Date().toISOString(), this.#pools, this.#takenSubnets());
+    const bare = recordOf(request, id, new Date().toISOString(), this.#pools, taken, prepared);
     const record: NetworkRecord = { ...bare, ...this.#linkOf(bare, others) };
     this.#coming.set(id, record);
     try {
@@ -173,6 +192,7 @@ class LocalNetworks implements Networks {
       try {
         const { rules } = this.#wires.raise(record, bridgeSettings(record, this.#config.mtu));
         if (rules) await Promise.all([this.#firewall.addBridge(rules), this.#forwarding.settle()]);
+        await this.#remotes.createNetwork(record);
         await this.#store.commit([], [eventOf(record, 'create')]);
       } catch (error) {
         await this.#takeDown(record, []);
@@ -191,7 +211,7 @@ class LocalNetworks implements Networks {
       throw forbidden(`${record.name} is a pre-defined network and cannot be removed`);
     if (this.#sandboxes.isUsed(record))
       throw forbidden(`error while removing network: network ${record.name} id ${record.id} has active endpoints`);
-    await this.#takeDown(record, [eventOf(record, 'destroy')]);
+    await this.#takeDown(record, [eventOf(record, 'destroy')], () => this.#remotes.deleteNetwork(record));
     return record;
   }
 
@@ -256,8 +276,9 @@ class LocalNetworks implements Networks {
   }
 
   /** The record goes last: what a crash leaves half taken down is brought up again. */
-  async #takeDown(record: NetworkRecord, events: readonly NewEvent[]): Promise<void> {
+  async #takeDown(record: NetworkRecord, events: readonly NewEvent[], before?: () => Promise<void>): Promise<void> {
     const up = this.#wires.lower(record.id);
+    await before?.();
     if (up?.rules) await Promise.all([this.#firewall.removeBridge(up.rules), this.#forwarding.settle()]);
     await this.#wires.removeLink(record);
     await this.#store.commit([this.#records.remove(record.id)], events);
@@ -266,7 +287,8 @@ class LocalNetworks implements Networks {
   /** What of the link under a new network is not the network's own. Throws when it is not to be had. */
   #linkOf(record: NetworkRecord, others: readonly NetworkRecord[]): Partial<NetworkRecord> {
     if (record.driver === 'macvlan') return isParentToBeMade(this.#host, record, others) ? { madeParent: true } : {};
-    const other = others.find(({ bridgeName }) => bridgeName !== '' && bridgeName === record.bridgeName);
+    if (record.bridgeName === '') return {};
+    const other = others.find(({ bridgeName }) => bridgeName === record.bridgeName);
     if (other) throw forbidden(`bridge ${record.bridgeName} belongs to network ${other.name} (${other.id}) already`);
     return isForeignBridge(this.#host, record.bridgeName) ? { foreignBridge: true } : {};
   }

@@ -13,6 +13,7 @@ import {
   refuseOverlap,
   type TakenSubnet,
 } from './pools.ts';
+import type { Prepared } from './remote.ts';
 import type { Endpoint, IpamConfig, NetworkRecord, NetworkRequest, Pool } from './types.ts';
 
 export const predefined: readonly string[] = ['bridge', 'host', 'none'];
@@ -24,25 +25,28 @@ export function recordOf(
   created: string,
   pools: readonly DefaultPool[],
   taken: readonly TakenSubnet[],
+  prepared: Prepared | null = null,
 ): NetworkRecord {
   const driver = request.driver || 'bridge';
   if (request.name.trim() === '') throw invalid('invalid name: name is empty');
   if (predefined.includes(request.name) || request.name === 'default')
     throw forbidden(`operation is not permitted on predefined ${request.name} network `);
   if (driver === 'host' || driver === 'null') throw forbidden(`only one instance of "${driver}" network is allowed`);
-  if (driver !== 'bridge' && driver !== 'macvlan') throw notFound(`plugin "${driver}" not found`);
-  if (!['', 'default'].includes(request.ipam.driver)) throw notFound(`plugin "${request.ipam.driver}" not found`);
+  const isPlugin = prepared !== null && prepared.scope !== null;
+  if (driver !== 'bridge' && driver !== 'macvlan' && !isPlugin) throw notFound(`plugin "${driver}" not found`);
+  if (!['', 'default'].includes(request.ipam.driver) && !prepared?.pools)
+    throw notFound(`plugin "${request.ipam.driver}" not found`);
   if (driver === 'bridge') checkBridgeOptions(request);
-  else checkMacvlanOptions(request);
+  else if (driver === 'macvlan') checkMacvlanOptions(request);
   // Containers of a macvlan are in the parent's own subnet, which the host of course reaches.
   const inTheWay = driver === 'bridge' ? taken : taken.filter(({ byHost }) => byHost !== true);
-  const chosen = poolsOf({ ...request, driver }, pools, inTheWay, taken);
+  const chosen = prepared?.pools ?? poolsOf({ ...request, driver }, pools, inTheWay, taken);
   return {
     id,
     name: request.name,
     driver,
     created,
-    scope: 'local',
+    scope: prepared?.scope ?? 'local',
     options: request.options,
     labels: request.labels,
     internal: request.internal,

@@ -19,6 +19,7 @@ import { hasNames, Names } from './names.ts';
 import type { Namespaces } from './namespaces.ts';
 import { parsePool } from './pools.ts';
 import { parseContainerPorts } from './ports.ts';
+import { isRemoteDriver, type Remotes } from './remote.ts';
 import { checkEndpoint } from './requests.ts';
 import { Reservations } from './reservations.ts';
 import { Resolver } from './resolver.ts';
@@ -41,6 +42,7 @@ import type { UpNetwork, Wires } from './wires.ts';
 interface SandboxParts {
   readonly namespaces: Namespaces;
   readonly wires: Wires;
+  readonly remotes: Remotes;
   readonly firewall: Firewall;
   readonly log: Log;
 }
@@ -86,6 +88,10 @@ export class Sandboxes {
   /** True while anything is joined, or being joined, to the network. */
   isUsed(network: NetworkRecord): boolean {
     return [...this.#held.values()].some(({ endpoints }) => Object.hasOwn(endpoints, network.name));
+  }
+
+  endpointIds(): ReadonlySet<string> {
+    return new Set([...this.#held.values()].flatMap((live) => joinedOf(live).map(({ joined }) => joined.endpointId)));
   }
 
   publications(): Publication[] {
@@ -154,7 +160,7 @@ export class Sandboxes {
   // ---- joining and leaving
 
   async join(request: JoinRequest): Promise<Place> {
-    const { wires, namespaces, firewall, log } = this.#parts;
+    const { wires, namespaces, remotes, firewall, log } = this.#parts;
     const wanted = Object.values(request.endpoints);
     const networks = wanted.map((endpoint) => this.#networkOf(endpoint));
     const isHost = networks.some(({ record }) => record.driver === 'host');
@@ -170,11 +176,26 @@ export class Sandboxes {
     try {
       for (const [index, network] of networks.entries()) {
         const endpoint = wanted[index] as Endpoint;
-        const joined = this.#identity(live, endpoint, network);
+        const joined = await this.#endpoint(live, endpoint, network, request.ports);
         live.endpoints = { ...live.endpoints, [endpoint.networkName]: { ...endpoint, joined } };
       }
       this.#hold(live);
       if (isHost) return placeOf(live);
+      // Plugins are told of a namespace that is there, and tell what decides about the default route.
+      const early = networks.some(({ remote }) => remote);
+      if (early) {
+        namespaces.create(live.containerId, request.namespace);
+        for (const { networkName, joined } of joinedOf(live)) {
+          const record = wires.find(joined.networkId)?.record;
+          if (record === undefined) continue;
+          const settled = {
+            ...live.endpoints[networkName],
+            joined: await remotes.join(live, record, joined, request.ports),
+          };
+          live.endpoints = { ...live.endpoints, [networkName]: settled as Endpoint };
+        }
+        this.#hold(live);
+      }
       const gateway = this.#gatewayOf(live.endpoints);
       if (request.ports.size > 0 && this.#publishes(gateway))
         live.sandbox = { ...live.sandbox, published: await this.#reservePorts(live, gateway, request.ports) };
@@ -182,11 +203,12 @@ export class Sandboxes {
       const published = firewall.publish(this.#publicationsOf(live));
       published.catch(() => undefined);
       const { namespacePath } = live.sandbox;
-      namespaces.create(live.containerId, request.namespace);
+      if (!early) namespaces.create(live.containerId, request.namespace);
       this.#resolve(live);
       for (const { joined } of joinedOf(live)) this.#wire(namespacePath, wires.find(joined.networkId), joined);
       if (gateway) routeThrough(namespacePath, gateway.joined);
       if (gateway && live.sandbox.published.length > 0) allowHairpin(wires.host, gateway.joined);
+      await this.#publishRemotely(gateway, request.ports);
       await published;
       this.#forgetOlderFlows(live);
       return placeOf(live);
@@ -215,6 +237,9 @@ export class Sandboxes {
     if (held?.sandbox.published.some(({ protocol }) => protocol === 'udp'))
       this.#forgetFlows(this.#gatewayOf(held.endpoints));
     this.#resolver.end(containerId);
+    if (held) await this.#unpublishRemotely(this.#gatewayOf(held.endpoints));
+    for (const { joined } of held ? joinedOf(held) : [])
+      await attempt(() => this.#parts.remotes.leave(held?.sandbox.namespacePath ?? '', joined));
     // Two cards of one address on a parent refuse each other: this one goes now rather than when the kernel finds the time.
     for (const { joined } of held ? joinedOf(held) : [])
       if (this.#parts.wires.find(joined.networkId)?.macvlan) this.#tryRemoveInside(held, joined);
@@ -233,14 +258,19 @@ export class Sandboxes {
     if (Object.hasOwn(live.endpoints, endpoint.networkName))
       throw forbidden(`endpoint with name ${live.containerName} already exists in network ${endpoint.networkName}`);
     checkEndpoint(endpoint, network.record);
-    const joined = this.#identity(live, endpoint, network);
-    const after = { ...live, endpoints: { ...live.endpoints, [endpoint.networkName]: { ...endpoint, joined } } };
+    let joined = await this.#endpoint(live, endpoint, network, ports);
+    let after = { ...live, endpoints: { ...live.endpoints, [endpoint.networkName]: { ...endpoint, joined } } };
     this.#hold(after);
     try {
+      if (network.remote) {
+        joined = await this.#parts.remotes.join(live, network.record, joined, ports);
+        after = { ...live, endpoints: { ...live.endpoints, [endpoint.networkName]: { ...endpoint, joined } } };
+        this.#hold(after);
+      }
       this.#wire(live.sandbox.namespacePath, network, joined);
       return await this.#moveGateway(live, after, ports);
     } catch (error) {
-      this.#unwire(live, joined);
+      await this.#unwire(live, joined);
       await this.#moveGateway(after, live, ports).catch((failure: unknown) => {
         this.#parts.log.error({ error: failure, container: live.containerName }, 'a failed connect was not undone');
       });
@@ -253,7 +283,7 @@ export class Sandboxes {
     if (leaving === undefined || !isJoined(leaving))
       throw forbidden(`container ${live.containerId} is not connected to network ${networkName}`);
     const place = await this.#moveGateway(live, { ...live, endpoints }, ports);
-    this.#unwire(live, leaving.joined);
+    await this.#unwire(live, leaving.joined);
     return place;
   }
 
@@ -268,6 +298,7 @@ export class Sandboxes {
         await firewall.unpublish(this.#publicationsOf(before));
         if (published.some(({ protocol }) => protocol === 'udp')) this.#forgetFlows(from);
       }
+      await this.#unpublishRemotely(from);
       if (!this.#publishes(to)) {
         this.#reservations.release(after.containerId);
         published = [];
@@ -282,6 +313,7 @@ export class Sandboxes {
       await firewall.publish(this.#publicationsOf(settled));
       this.#forgetOlderFlows(settled);
       if (published.length > 0) allowHairpin(wires.host, to.joined);
+      await this.#publishRemotely(to, ports);
     }
     return placeOf(settled);
   }
@@ -315,7 +347,7 @@ export class Sandboxes {
   /** Addresses and names of a new endpoint. */
   #identity(live: LiveSandbox, endpoint: Endpoint, network: UpNetwork): Joined {
     const { requested } = endpoint;
-    const interfaceName = network.addresses.length > 0 ? freeInterface(live, network.record) : '';
+    const interfaceName = network.addresses.length > 0 || network.remote ? freeInterface(live, network.record) : '';
     const endpointId = newId();
     const wished = [requested.ipv4, requested.ipv6].map((text) => parseAddress(text ?? ''));
     const taken: Address[] = [];
@@ -353,15 +385,45 @@ export class Sandboxes {
     };
   }
 
+  /** As `#identity`, and by plugins where the network is theirs. */
+  async #endpoint(live: LiveSandbox, endpoint: Endpoint, network: UpNetwork, ports: Ports) {
+    const joined = this.#identity(live, endpoint, network);
+    if (!network.remote) return joined;
+    try {
+      return await this.#parts.remotes.create(live, endpoint, network.record, joined, ports);
+    } catch (error) {
+      this.#release(live.containerId, joined);
+      throw error;
+    }
+  }
+
+  /** The network of an endpoint whose driver is a plugin. */
+  #remoteOf({ joined }: JoinedEndpoint): NetworkRecord | undefined {
+    const record = this.#parts.wires.find(joined.networkId)?.record;
+    return record !== undefined && isRemoteDriver(record) ? record : undefined;
+  }
+
+  async #publishRemotely(gateway: JoinedEndpoint | undefined, ports: Ports): Promise<void> {
+    const network = gateway && this.#remoteOf(gateway);
+    if (network) await this.#parts.remotes.publish(network, gateway.joined, ports);
+  }
+
+  async #unpublishRemotely(gateway: JoinedEndpoint | undefined): Promise<void> {
+    const network = gateway && this.#remoteOf(gateway);
+    if (network) await this.#parts.remotes.unpublish(network, gateway.joined);
+  }
+
   #wire(namespacePath: string, network: UpNetwork | undefined, joined: Joined): void {
     if (network?.macvlan) attachMacvlan(this.#parts.wires.host, namespacePath, joined, network.macvlan);
+    this.#parts.remotes.plug(namespacePath, joined);
     if (!network?.bridge) return;
     const { index, settings } = network.bridge;
     attachVeth(this.#parts.wires.host, { namespacePath, joined, bridge: index, settings });
   }
 
   /** The interface goes at once: the namespace lives on. */
-  #unwire(live: LiveSandbox, joined: Joined): void {
+  async #unwire(live: LiveSandbox, joined: Joined): Promise<void> {
+    await this.#parts.remotes.leave(live.sandbox.namespacePath, joined);
     if (joined.hostInterface !== '') this.#parts.wires.host.removeLinks([joined.hostInterface]);
     else this.#removeInside(live, joined);
     this.#release(live.containerId, joined);

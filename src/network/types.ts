@@ -55,6 +55,13 @@ export interface Joined {
   /** `eth0` and so on, inside. */
   readonly interfaceName: string;
   readonly hostInterface: string;
+  /** Of a network plugin: name of its interface on the host (empty: none), and routes through it. */
+  readonly remote?:
+    | {
+        readonly source: string;
+        readonly routes: readonly { readonly destination: string; readonly nextHop: string }[];
+      }
+    | undefined;
 }
 
 export type JoinedEndpoint = Endpoint & { readonly joined: Joined };
@@ -112,7 +119,7 @@ export interface NetworkRecord {
   /** `bridge`, `host`, `null`, `macvlan`, or a plugin's name. */
   readonly driver: string;
   readonly created: string;
-  readonly scope: 'local';
+  readonly scope: 'local' | 'global';
   readonly options: Readonly<Record<string, string>>;
   readonly labels: Readonly<Record<string, string>>;
   readonly internal: boolean;
@@ -147,6 +154,8 @@ export interface Pool {
   readonly gateway: string;
   /** Never given: name → address. */
   readonly reserved: Readonly<Record<string, string>>;
+  /** What the IPAM plugin that has it calls it. */
+  readonly poolId?: string | undefined;
 }
 
 /** `POST /networks/create`. */

@@ -6,6 +6,7 @@ import type { Netlink } from '../platform/netlink.ts';
 import { type BridgeSettings, ensureBridge } from './bridge.ts';
 import { ensureParent, type MacvlanParent, parentNameOf } from './macvlan.ts';
 import { Addresses } from './pools.ts';
+import { isRemote } from './remote.ts';
 import type { BridgeRules } from './table.ts';
 import type { NetworkRecord } from './types.ts';
 
@@ -19,6 +20,8 @@ export interface UpNetwork {
   readonly rules: BridgeRules | null;
   /** Null for other drivers. */
   readonly macvlan: MacvlanParent | null;
+  /** Endpoints are made by plugins, or have their addresses from one. */
+  readonly remote: boolean;
 }
 
 /** How long the kernel may take to end a namespace that nobody uses, before its veth is removed by hand. */
@@ -72,8 +75,11 @@ export class Wires {
     const same = before !== undefined && JSON.stringify(before.record.pools) === JSON.stringify(record.pools);
     const up: UpNetwork = {
       record,
-      addresses: same ? before.addresses : record.pools.map((pool) => new Addresses(label, pool)),
+      addresses: same
+        ? before.addresses
+        : record.pools.filter(({ poolId }) => poolId === undefined).map((pool) => new Addresses(label, pool)),
       macvlan: record.driver === 'macvlan' ? ensureParent(this.host, record) : null,
+      remote: isRemote(record),
       bridge: record.driver === 'bridge' ? { index: ensureBridge(this.host, record), settings } : null,
       rules:
         record.driver === 'bridge'

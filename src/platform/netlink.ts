@@ -4,7 +4,7 @@
  * A socket belongs for ever to the namespace it was opened in, whatever the calling thread does afterwards. So work inside a
  * container's namespace needs no more than `Netlink.openIn(path)`; every later call is an ordinary system call.
  */
-import { type Address, addressOfBytes, bytesOf, type Family } from '../lib/ip.ts';
+import { type Address, addressOfBytes, bytesOf, type Family, type Subnet } from '../lib/ip.ts';
 import { isErrno } from './libc.ts';
 import { inNamespace } from './namespace.ts';
 import { attribute, attributes, NetlinkSocket, NLA_F_NESTED, NLM_F, nested, text, uint32 } from './netlink-socket.ts';
@@ -48,6 +48,7 @@ const IFA_F_NODAD = 2;
 const RTA = { DST: 1, OIF: 4, GATEWAY: 5, TABLE: 15 } as const;
 const RT_TABLE_MAIN = 254;
 const RTPROT_BOOT = 3;
+const RT_SCOPE_LINK = 253;
 const RTN_UNICAST = 1;
 const IFF_UP = 1;
 
@@ -246,6 +247,20 @@ export class Netlink implements Disposable {
     this.#socket.request(RTM.NEWLINK, 0, linkHeader({ index, up: true }), `set link ${index} up`);
   }
 
+  setMac(index: number, mac: string): void {
+    this.#socket.request(RTM.NEWLINK, 0, linkHeader({ index }), `set address of link ${index}`, [
+      attribute(IFLA.ADDRESS, macBytes(mac)),
+    ]);
+  }
+
+  /** To another namespace, under another name; it is down there, and has lost its addresses. */
+  moveLink(index: number, name: string, namespaceFd: number): void {
+    this.#socket.request(RTM.NEWLINK, 0, linkHeader({ index }), `move link ${index} as ${name}`, [
+      text(IFLA.IFNAME, name),
+      uint32(IFLA.NET_NS_FD, namespaceFd),
+    ]);
+  }
+
   setMaster(index: number, master: number): void {
     this.#socket.request(RTM.NEWLINK, 0, linkHeader({ index }), `set master of link ${index}`, [
       uint32(IFLA.MASTER, master),
@@ -323,6 +338,16 @@ export class Netlink implements Disposable {
     ]);
   }
 
+  /** By `gateway`, or on the link itself. */
+  addRoute(index: number, { family, base, prefixLength }: Subnet, gateway: Address | undefined): void {
+    const header = routeHeader(familyOf(family), RT_TABLE_MAIN, prefixLength, gateway === undefined);
+    this.#socket.request(RTM.NEWROUTE, NLM_F.CREATE | NLM_F.EXCL, header, 'add route', [
+      attribute(RTA.DST, bytesOf({ family, value: base })),
+      ...(gateway === undefined ? [] : [attribute(RTA.GATEWAY, bytesOf(gateway))]),
+      uint32(RTA.OIF, index),
+    ]);
+  }
+
   /** A family without default route is no error. */
   removeDefaultRoute(family: Family): void {
     try {
@@ -364,9 +389,10 @@ function addressHeader(family: number, index: number, prefixLength: number): Buf
   return header;
 }
 
-/** struct rtmsg of a unicast route to everywhere */
-function routeHeader(family: number, table: number): Buffer {
-  return Buffer.of(family, 0, 0, 0, table, RTPROT_BOOT, 0, RTN_UNICAST, 0, 0, 0, 0);
+/** struct rtmsg of a unicast route, to everywhere unless a length is given */
+function routeHeader(family: number, table: number, length = 0, isOnLink = false): Buffer {
+  const scope = isOnLink ? RT_SCOPE_LINK : 0;
+  return Buffer.of(family, length, 0, 0, table, RTPROT_BOOT, scope, RTN_UNICAST, 0, 0, 0, 0);
 }
 
 const textOf = (bytes: Buffer | undefined): string => bytes?.toString('utf8').replace(/\0.*$/s, '') ?? '';

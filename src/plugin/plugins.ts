@@ -100,10 +100,7 @@ class HostPlugins implements Plugins {
     const known = this.#active.get(name);
     const active = known?.identity === found.identity ? known : await this.#activate(name, found);
     if (!active.implements.has(capability)) {
-      throw new PluginRefusal(
-        404,
-        `Plugin does not implement the requested driver: plugin=${JSON.stringify(name)}, requested implementation=${JSON.stringify(capability)}`,
-      );
+      throw new PluginRefusal(404, 'legacy plugin: Plugin does not implement the requested driver');
     }
     return active;
   }

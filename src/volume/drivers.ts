@@ -34,8 +34,7 @@ export class Drivers {
     try {
       await this.#plugins.check(driver, 'VolumeDriver');
     } catch (error) {
-      const how = error instanceof PluginRefusal && error.status === 404 ? 'legacy plugin: ' : '';
-      if (error instanceof Error) error.message = `error looking up volume plugin ${driver}: ${how}${error.message}`;
+      if (error instanceof Error) error.message = `error looking up volume plugin ${driver}: ${error.message}`;
       throw error;
     }
   }

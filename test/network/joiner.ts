@@ -2,10 +2,10 @@
 import { type ContainerId, newId } from '../../src/lib/ids.ts';
 import { silentLog } from '../../src/lib/log.ts';
 import { createNetworks } from '../../src/network/networks.ts';
-import { memoryStore, plainConfig } from './store.ts';
+import { memoryStore, noPlugins, plainConfig } from './store.ts';
 
 const config = { ...plainConfig, execRoot: process.argv[2] ?? '' };
-const networks = createNetworks({ config, store: memoryStore(), log: silentLog });
+const networks = createNetworks({ config, store: memoryStore(), plugins: noPlugins, log: silentLog });
 await networks.reconcile([]);
 process.stdout.write('ready\n');
 const ports = new Map([['80/tcp', [{ HostIp: '', HostPort: '' }]]]);

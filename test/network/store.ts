@@ -1,3 +1,6 @@
+import { silentLog } from '../../src/lib/log.ts';
+import { createPlugins } from '../../src/plugin/plugins.ts';
+import type { Plugins } from '../../src/plugin/types.ts';
 import type { Collection, RecordBase, Store, Write } from '../../src/store/types.ts';
 
 /** Records in memory: what the networks need of a store. */
@@ -41,3 +44,6 @@ export const plainConfig = {
   defaultAddressPools: [],
   hostForwardPolicy: 'overrule',
 } as const;
+
+/** No plugin is found anywhere. */
+export const noPlugins: Plugins = createPlugins({ places: { sockets: '/dev/null', specs: [] }, log: silentLog });

@@ -12,7 +12,7 @@ import { createNetworks, type NetworksOptions } from '../../src/network/networks
 import type { Joined, LiveSandbox, Networks, PortBinding, PublishedPort } from '../../src/network/types.ts';
 import { unmount } from '../../src/platform/mount.ts';
 import { CLONE, createNetworkNamespace, unshare } from '../../src/platform/namespace.ts';
-import { memoryStore, plainConfig } from './store.ts';
+import { memoryStore, noPlugins, plainConfig } from './store.ts';
 
 // Test files run side by side: each in a network of its own. Node's main thread opens all sockets and spawns all children.
 unshare(CLONE.NEWNET);
@@ -55,7 +55,7 @@ export class World {
 
   create(options: Partial<NetworksOptions['config']> = {}): Networks {
     const config = { ...plainConfig, execRoot: this.directory, ...options };
-    const networks = createNetworks({ config, store: this.store, log: silentLog });
+    const networks = createNetworks({ config, store: this.store, plugins: noPlugins, log: silentLog });
     this.#networks.push(networks);
     return networks;
   }
