@@ -6,48 +6,38 @@
  *     <execRoot>/runtime/<name>/   state of the runtimes (`--root`)
  *     <execRoot>/cgroup-parents/   marks of cgroups made above containers' own
  */
-import { execFile, spawn } from 'node:child_process';
-import { createHash } from 'node:crypto';
+import { spawn } from 'node:child_process';
 import fs from 'node:fs';
 import fsp from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
 import type { HostConfig } from '../container/types.ts';
-import { internal, invalid, messageOf } from '../lib/errors.ts';
-import { idOutside } from '../lib/idmap.ts';
+import { internal, messageOf } from '../lib/errors.ts';
 import type { ContainerId } from '../lib/ids.ts';
 import type { Log } from '../lib/log.ts';
 import { isErrno } from '../platform/libc.ts';
 import { unmount } from '../platform/mount.ts';
-import { isBelow, isRemote, mountOf, readMounts, sightOf } from '../platform/mountinfo.ts';
-import { MountView } from '../platform/mountview.ts';
-import { sealedCopy } from '../platform/pipe.ts';
 import { childrenOf, parentOf, signalProcess, startTicks } from '../platform/process.ts';
+import { Binaries, filterKey, findBinary } from './binaries.ts';
 import { capabilitiesOf, heldCapabilities } from './capabilities.ts';
 import { Cgroup, type CgroupLayout, detectLayout, kernelLimits } from './cgroup.ts';
 import { launchExec } from './exec.ts';
+import { Exits, isContainerId } from './exits.ts';
 import { createFailure } from './failure.ts';
 import { findInit, requireInit } from './init.ts';
 import { type MachineLimits, missingLimits, readMachine } from './machine.ts';
 import { connectStdin, launchMonitor, MonitorControl } from './monitor.ts';
 import { CgroupParents } from './parents.ts';
+import { makeMountPoints, makeWorkingDirectory } from './places.ts';
 import type { ProbeLaunch } from './probe.ts';
+import { Readiness } from './readiness.ts';
 import { realtimeGranted } from './realtime.ts';
 import { createProbe, residentShell } from './resident.ts';
 import { ownHardLimits, ratesLifted, updateOf } from './resources.ts';
-import { makeDirectories } from './rootfs.ts';
 import { parseProfile } from './seccomp-profile.ts';
 import { parseSecurityOptions } from './security.ts';
 import { openShared } from './sharing.ts';
-import {
-  buildSpec,
-  capabilitySets,
-  encodeSpec,
-  environment,
-  type Host,
-  type OciProcess,
-  type OciSpec,
-} from './spec.ts';
+import { buildSpec, capabilitySets, encodeSpec, environment, type Host, type OciProcess } from './spec.ts';
 import { checkSysctls } from './sysctls.ts';
 import type {
   CgroupStats,
@@ -63,6 +53,7 @@ import type {
   StdinPipe,
 } from './types.ts';
 import { resolveUser } from './user.ts';
+import { Views } from './views.ts';
 
 export interface RuntimeOptions {
   readonly execRoot: string;
@@ -116,66 +107,28 @@ interface LaunchRecord {
   readonly process: OciProcess;
 }
 
-interface Binary {
-  readonly path: string;
-  readonly runtimeArgs: readonly string[];
-}
-
-const directoriesSearched = ['/usr/local/sbin', '/usr/local/bin', '/usr/sbin', '/usr/bin', '/sbin', '/bin'];
-
-function findBinary(name: string): string | null {
-  if (name.startsWith('/')) return fs.existsSync(name) ? name : null;
-  return directoriesSearched.map((directory) => `${directory}/${name}`).find((file) => fs.existsSync(file)) ?? null;
-}
-
-const isContainerId = (name: string): name is ContainerId => /^[0-9a-f]{64}$/.test(name);
-const hiddenMounts = [{ path: '/sys/fs/cgroup/unified', parent: '/sys/fs/cgroup' }];
-
-interface LaunchView {
-  readonly enter: <T>(work: () => T) => T;
-  /** Command line that the runtime's is appended to. */
-  readonly prefix: readonly string[];
-  /** To be called when the runtime has ended. */
-  readonly end: () => void;
-}
-
 class OciRuntime implements LocalRuntime {
   readonly #options: RuntimeOptions;
   readonly #records = new Map<ContainerId, LaunchRecord>();
   readonly #controls = new Map<ContainerId, MonitorControl>();
-  readonly #listeners: ((notice: ExitNotice) => void)[] = [];
-  /** Exits told already. */
-  readonly #told = new Set<ContainerId>();
-  readonly #versions = new Map<string, string>();
-  /** Compiled filters by crun's identity and the section they came from. */
-  readonly #filters = new Map<string, string>();
-  readonly #copies = new Map<string, { readonly fd: number; readonly identity: string }>();
-  #binaries = new Map<string, Binary>();
-  #default = '';
+  readonly #binaries = new Binaries();
+  readonly #exits: Exits;
   #monitor = '';
   #layout: CgroupLayout | null = null;
   #host: Host | null = null;
   #machine: MachineLimits | null = null;
   #parents: CgroupParents | null = null;
-  #view: MountView | null = null;
-  #watcher: fs.FSWatcher | null = null;
-  #rescan: NodeJS.Timeout | null = null;
+  #views: Views | null = null;
+  #readiness: Readiness | null = null;
   #execCount = 0;
-  #ownProcs = '';
-  #anticipating = false;
-  #readyUntil = 0;
-  #keepReady: NodeJS.Timeout | null = null;
 
   constructor(options: RuntimeOptions) {
     this.#options = options;
+    this.#exits = new Exits(`${options.execRoot}/exits`, options.log, (id) => this.oomKills(id));
   }
 
   get #isolation(): IsolationDefaults {
     return this.#options.isolation ?? isolationUnlessConfigured;
-  }
-
-  get #exitDirectory(): string {
-    return `${this.#options.execRoot}/exits`;
   }
 
   #directory(id: ContainerId): string {
@@ -201,7 +154,8 @@ class OciRuntime implements LocalRuntime {
     );
     this.#layout = layout;
     this.#parents = new CgroupParents(layout.roots, `${execRoot}/cgroup-parents`);
-    this.#ownProcs = ownProcs(layout, fs.readFileSync('/proc/self/cgroup', 'latin1'));
+    this.#views = new Views(layout.hybrid);
+    this.#readiness = new Readiness(layout);
     const held = heldCapabilities();
     const mayRaise = held.has('CAP_SYS_RESOURCE');
     this.#host = {
@@ -215,38 +169,19 @@ class OciRuntime implements LocalRuntime {
       seccomp: readProfile(this.#isolation.seccompProfile),
     };
     this.#machine = readMachine(layout, this.#host.limits, this.#host.hardLimits);
-    this.#watchExits();
-    for (const name of [...this.#binaries.keys(), 'conmon']) {
-      const file = this.#binaries.get(name)?.path ?? monitor;
-      execFile(file, ['--version'], { timeout: 10_000, maxBuffer: 64 * 1024 }, (error, stdout) => {
-        const version = /version:?\s+(\S+)/.exec(stdout)?.[1];
-        if (version) this.#versions.set(name, version);
-        else log.warn({ error, binary: file }, 'a binary does not tell its version');
-      });
-    }
+    this.#exits.watch();
+    this.#binaries.askVersions(monitor, log);
   }
 
   configure(runtimes: RuntimeOptions['runtimes'], defaultRuntime: string): void {
-    const found = ['crun', 'runc'].flatMap((name) => {
-      const file = findBinary(name);
-      return file ? [[name, { path: file, runtimeArgs: [] }] as const] : [];
-    });
-    const binaries = new Map<string, Binary>([...found, ...Object.entries(runtimes)]);
-    const chosen = defaultRuntime || (binaries.has('crun') ? 'crun' : 'runc');
-    if (!binaries.has(chosen)) {
-      throw internal(`no OCI runtime ${chosen}: install crun or runc, or name one with --add-runtime`);
-    }
-    this.#binaries = binaries;
-    this.#default = chosen;
+    this.#binaries.configure(runtimes, defaultRuntime);
   }
 
   [Symbol.dispose](): void {
-    this.#watcher?.close();
-    if (this.#rescan) clearInterval(this.#rescan);
-    if (this.#keepReady) clearInterval(this.#keepReady);
-    this.#view?.[Symbol.dispose]();
-    for (const { fd } of this.#copies.values()) fs.closeSync(fd);
-    this.#copies.clear();
+    this.#exits[Symbol.dispose]();
+    this.#readiness?.[Symbol.dispose]();
+    this.#views?.[Symbol.dispose]();
+    this.#binaries[Symbol.dispose]();
   }
 
   describe(): RuntimeDescription {
@@ -255,15 +190,15 @@ class OciRuntime implements LocalRuntime {
     const { initPath, seccompProfile } = this.#isolation;
     const profile = seccompProfile === 'builtin' ? 'default' : seccompProfile;
     return {
-      name: this.#default,
-      version: this.#versions.get(this.#default) ?? '',
-      available: Object.fromEntries([...this.#binaries].map(([name, { path: file }]) => [name, { path: file }])),
+      name: this.#binaries.default,
+      version: this.#binaries.versionOf(this.#binaries.default),
+      available: Object.fromEntries([...this.#binaries.all].map(([name, { path: file }]) => [name, { path: file }])),
       cgroupDriver: 'cgroupfs',
       cgroupVersion: layout.version,
       hybrid: layout.hybrid,
       limits,
       machine: this.#ready(this.#machine),
-      warnings: [...missingLimits(limits, layout.version), ...this.#knownTroubles()],
+      warnings: [...missingLimits(limits, layout.version), ...this.#binaries.knownTroubles()],
       securityOptions: [
         ...(apparmor ? ['name=apparmor'] : []),
         `name=seccomp,profile=${profile}`,
@@ -272,24 +207,6 @@ class OciRuntime implements LocalRuntime {
       ],
       initBinary: initPath || path.basename(findInit('') ?? ''),
     };
-  }
-
-  /** Versions with published holes. Distributions mend theirs without a new number, so this is a hint only. */
-  #knownTroubles(): readonly string[] {
-    const runc = this.#versions.get('runc');
-    const crun = this.#versions.get('crun');
-    const notes: string[] = [];
-    if (runc && olderThan(runc, runc.startsWith('1.3.') ? '1.3.3' : '1.2.8')) {
-      notes.push(
-        `runc ${runc}: versions before 1.2.8 and 1.3.3 let a container escape (CVE-2025-31133) unless your distribution has mended it`,
-      );
-    }
-    if (crun && olderThan(crun, '1.20')) {
-      notes.push(
-        `crun ${crun}: versions before 1.20 let krun containers escape (CVE-2025-24965) unless your distribution has mended it`,
-      );
-    }
-    return notes;
   }
 
   #ready<T>(value: T | null): T {
@@ -320,69 +237,8 @@ class OciRuntime implements LocalRuntime {
     }
   }
 
-  /** Name and executable of a runtime. Empty: the default. */
-  #runtimeNamed(name: string): { readonly name: string; readonly binary: Binary } {
-    const wanted = name || this.#default;
-    const binary = this.#binaries.get(wanted);
-    if (!binary) throw invalid(`Unknown runtime specified ${wanted}`);
-    return { name: wanted, binary };
-  }
-
-  /**
-   * What to execute for a runtime. crun, like runc, runs from a copy of itself that containers cannot write to
-   * (CVE-2019-5736) and makes one at every call, unless it finds itself in a sealed file: so it is given one, which saves
-   * a second start of the program. A replaced binary is copied anew.
-   */
-  #executable(binary: Binary): string {
-    if (path.basename(binary.path) !== 'crun') return binary.path;
-    const stat = fs.statSync(binary.path);
-    const identity = `${stat.dev}:${stat.ino}:${stat.size}:${stat.mtimeMs}`;
-    let copy = this.#copies.get(binary.path);
-    if (copy?.identity !== identity) {
-      if (copy) fs.closeSync(copy.fd);
-      this.#filters.clear();
-      copy = { fd: sealedCopy(binary.path), identity };
-      this.#copies.set(binary.path, copy);
-    }
-    return `/proc/${process.pid}/fd/${copy.fd}`;
-  }
-
-  /**
-   * Runs `work` where runtimes shall see the machine. crun refuses hybrid cgroups while the v2 tree owns a controller,
-   * so on such machines they get a view of the mounts without it.
-   */
-  #enter<T>(work: () => T): T {
-    if (!this.#ready(this.#layout).hybrid) return work();
-    this.#view ??= new MountView(hiddenMounts);
-    return this.#view.run(work);
-  }
-
-  /**
-   * How the monitor of a container gets its runtime to see what it shall. Where mounts reach the view (a machine whose
-   * root is shared, as systemd makes it), the monitor is forked inside. Elsewhere the container's root, mounted after
-   * the view was made, is missing there: then a new view is made for this one runtime alone, which enters it by `nsenter`.
-   * The monitor must stay outside, or for all its life it would hold a copy of every other container's mounts.
-   */
-  #launchView(rootfs: string, binds: readonly string[]): LaunchView {
-    if (!this.#ready(this.#layout).hybrid) return { enter: (work) => work(), prefix: [], end: () => undefined };
-    const sights = (): string => [identityOf(rootfs), ...sightsOf(binds)].join('\n\n');
-    if (this.#enter(sights) === sights()) {
-      return { enter: (work) => this.#enter(work), prefix: [], end: () => undefined };
-    }
-    const view = new MountView(hiddenMounts);
-    const end = (): void => view[Symbol.dispose]();
-    const nsenter = findBinary('nsenter');
-    if (!nsenter) return { enter: (work) => view.run(work), prefix: [], end };
-    return { enter: (work) => work(), prefix: [nsenter, `--mount=${view.path}`, '--'], end };
-  }
-
   anticipate(): void {
-    if (this.#anticipating || this.#ownProcs === '') return;
-    this.#anticipating = true;
-    // Moving ourselves to where we are changes nothing and takes the same lock, in the same state.
-    fs.writeFile(this.#ownProcs, String(process.pid), () => {
-      this.#anticipating = false;
-    });
+    this.#readiness?.anticipate();
   }
 
   validate(hostConfig: HostConfig): void {
@@ -391,25 +247,10 @@ class OciRuntime implements LocalRuntime {
     checkSysctls(hostConfig);
   }
 
-  /**
-   * Execs come in series (a script, a health check from outside), each some tens of milliseconds after the last: for a second after one
-   * the wait of the next is kept away. Costs about a fiftieth of a processor while it lasts.
-   */
-  #stayReady(): void {
-    this.#readyUntil = performance.now() + readyMs;
-    this.#keepReady ??= setInterval(() => {
-      if (performance.now() < this.#readyUntil) this.anticipate();
-      else {
-        clearInterval(this.#keepReady ?? undefined);
-        this.#keepReady = null;
-      }
-    }, readyPulseMs).unref();
-  }
-
   async create(launch: LaunchSpec): Promise<Launched & { readonly warnings: readonly string[] }> {
     this.anticipate();
     const { id, config, hostConfig } = launch;
-    const { name, binary } = this.#runtimeNamed(hostConfig.Runtime);
+    const { name, binary } = this.#binaries.named(hostConfig.Runtime);
     const directory = this.#directory(id);
     if (fs.existsSync(directory)) await this.delete(id);
 
@@ -435,17 +276,17 @@ class OciRuntime implements LocalRuntime {
         groupAdd: hostConfig.GroupAdd,
         process: spec.process,
       };
-      const executable = this.#executable(binary);
+      const executable = this.#binaries.executable(binary);
       const filter = filterKey(spec, executable);
-      const annotations = this.#filterAnnotation(filter);
+      const annotations = this.#binaries.filterAnnotation(filter);
       fs.writeFileSync(`${directory}/config.json`, encodeSpec({ ...spec, annotations }), { mode: 0o600 });
       fs.writeFileSync(`${directory}/launch.json`, JSON.stringify(record), { mode: 0o600 });
-      fs.rmSync(`${this.#exitDirectory}/${id}`, { force: true });
-      this.#told.delete(id);
+      fs.rmSync(`${this.#exits.directory}/${id}`, { force: true });
+      this.#exits.forget(id);
       this.#records.set(id, record);
       const binds = launch.mounts.filter((mount) => mount.source !== '').map((mount) => mount.source);
       if (shared.sharedMemory !== null) binds.push(shared.sharedMemory);
-      const view = this.#launchView(launch.rootfs, binds);
+      const view = this.#ready(this.#views).forLaunch(launch.rootfs, binds);
       const [runtime = executable, ...runtimeArgs] = [...view.prefix, executable];
       const answer = await launchMonitor({
         monitor: this.#monitor,
@@ -453,7 +294,7 @@ class OciRuntime implements LocalRuntime {
         runtimeArgs: [...runtimeArgs, ...binary.runtimeArgs, '--root', this.#stateRoot(name)],
         id,
         directory,
-        exitDirectory: this.#exitDirectory,
+        exitDirectory: this.#exits.directory,
         logPath: launch.logPath,
         tty: config.Tty,
         stdin: config.OpenStdin,
@@ -461,7 +302,7 @@ class OciRuntime implements LocalRuntime {
         enter: view.enter,
       }).finally(view.end);
       if ('failure' in answer) throw createFailure(answer.failure, spec.process.args[0] ?? '');
-      this.#keepFilter(filter, `${this.#stateRoot(name)}/${id}/seccomp.bpf`);
+      this.#binaries.keepFilter(filter, `${this.#stateRoot(name)}/${id}/seccomp.bpf`);
       const ticks = startTicks(answer.pid);
       if (ticks === null) throw internal('the container ended before it was started');
       // The runtime has ended, so the monitor is the parent now. Its own file may not be there yet.
@@ -475,27 +316,6 @@ class OciRuntime implements LocalRuntime {
     }
   }
 
-  /**
-   * crun spends ten milliseconds on compiling the seccomp section and leaves the result in its state directory. Given
-   * back as an annotation it is used as it is. The section stays in the spec: a crun that does not know the annotation
-   * compiles it.
-   */
-  #filterAnnotation(key: string | null): Readonly<Record<string, string>> {
-    const filter = key === null ? undefined : this.#filters.get(key);
-    return filter === undefined ? {} : { 'run.oci.seccomp_bpf_data': filter };
-  }
-
-  #keepFilter(key: string | null, file: string): void {
-    if (key === null || this.#filters.has(key)) return;
-    try {
-      const filter = fs.readFileSync(file);
-      if (this.#filters.size >= filtersMax) this.#filters.clear();
-      if (filter.length > 0) this.#filters.set(key, filter.toString('base64'));
-    } catch (error) {
-      if (!isErrno(error, 'ENOENT')) throw error;
-    }
-  }
-
   /** The init that the command runs under; none where process 1 is somebody else's. */
   #initOf({ Init: asked, PidMode: mode }: HostConfig): string | null {
     const { init, initPath } = this.#isolation;
@@ -504,7 +324,7 @@ class OciRuntime implements LocalRuntime {
 
   async start(id: ContainerId): Promise<void> {
     const record = this.#record(id);
-    const { binary } = this.#runtimeNamed(record.runtime);
+    const { binary } = this.#binaries.named(record.runtime);
     const state = `${this.#stateRoot(record.runtime)}/${id}`;
     const kind = path.basename(binary.path);
     // Both runtimes, and what wraps them, keep a FIFO of this name from `create` to `start`: without it the process runs already.
@@ -579,9 +399,9 @@ class OciRuntime implements LocalRuntime {
     this.#controls.delete(id);
     // Another container's memory, not to be emptied with the directory.
     if (fs.existsSync(`${directory}/shm`)) unmount(`${directory}/shm`);
-    await fsp.rm(`${this.#exitDirectory}/${id}`, { force: true });
+    await fsp.rm(`${this.#exits.directory}/${id}`, { force: true });
     await fsp.rm(directory, { recursive: true, force: true });
-    this.#told.delete(id);
+    this.#exits.forget(id);
   }
 
   /**
@@ -593,7 +413,7 @@ class OciRuntime implements LocalRuntime {
     const ticks = pid > 0 ? startTicks(pid) : null;
     if (ticks === null) return;
     for (let waitedMs = 0; waitedMs < 2000; waitedMs += 2) {
-      if (fs.existsSync(`${this.#exitDirectory}/${id}`) || startTicks(pid) !== ticks) return;
+      if (fs.existsSync(`${this.#exits.directory}/${id}`) || startTicks(pid) !== ticks) return;
       await new Promise((resolve) => setTimeout(resolve, 2));
     }
     // The runtime first, if that is what it waits for: it would go on without its monitor.
@@ -602,50 +422,11 @@ class OciRuntime implements LocalRuntime {
   }
 
   onExit(listener: (notice: ExitNotice) => void): void {
-    this.#listeners.push(listener);
-    this.#scanExits();
-  }
-
-  #watchExits(): void {
-    const guarded = (work: () => void): void => {
-      try {
-        work();
-      } catch (error) {
-        // Out of descriptors, say: the next look finds what this one has missed.
-        this.#options.log.error({ error }, 'the exits of containers could not be read');
-      }
-    };
-    this.#watcher = fs.watch(this.#exitDirectory, (_event, name) => {
-      if (name === null) guarded(() => this.#scanExits());
-      else if (isContainerId(name)) guarded(() => this.#tell(name));
-    });
-    this.#watcher.on('error', (error) => this.#options.log.error({ error }, 'the exit directory cannot be watched'));
-    // The kernel drops notices when too many wait; a look now and then finds what they were about.
-    this.#rescan = setInterval(() => guarded(() => this.#scanExits()), 30_000).unref();
-  }
-
-  #scanExits(): void {
-    for (const name of fs.readdirSync(this.#exitDirectory)) if (isContainerId(name)) this.#tell(name);
-  }
-
-  #tell(id: ContainerId): void {
-    if (this.#listeners.length === 0 || this.#told.has(id)) return;
-    const notice = this.readExit(id);
-    if (!notice) return;
-    this.#told.add(id);
-    for (const listener of this.#listeners) listener(notice);
+    this.#exits.onExit(listener);
   }
 
   readExit(id: ContainerId): ExitNotice | null {
-    const file = `${this.#exitDirectory}/${id}`;
-    try {
-      const exitCode = Number(fs.readFileSync(file, 'latin1'));
-      const finishedAtMs = Math.round(fs.statSync(file).mtimeMs);
-      return { id, exitCode, oomKills: this.oomKills(id), finishedAtMs };
-    } catch (error) {
-      if (isErrno(error, 'ENOENT')) return null;
-      throw error;
-    }
+    return this.#exits.read(id);
   }
 
   /** The kernel's count while the cgroup is there; else the monitor's `oom` file tells that it has happened. */
@@ -690,13 +471,13 @@ class OciRuntime implements LocalRuntime {
 
   async exec(spec: ExecSpec): Promise<ExecProcess> {
     this.anticipate();
-    this.#stayReady();
+    this.#readiness?.stayReady();
     const record = this.#record(spec.id);
-    const { binary } = this.#runtimeNamed(record.runtime);
+    const { binary } = this.#binaries.named(record.runtime);
     const process = this.#execProcess(record, spec);
     this.#execCount += 1;
     return launchExec({
-      runtime: this.#executable(binary),
+      runtime: this.#binaries.executable(binary),
       runtimeArgs: [...binary.runtimeArgs, '--root', this.#stateRoot(record.runtime)],
       id: spec.id,
       directory: `${this.#directory(spec.id)}/exec/${globalThis.process.pid}-${this.#execCount}`,
@@ -707,7 +488,7 @@ class OciRuntime implements LocalRuntime {
       stdin: spec.stdin,
       detached: spec.detached,
       consoleSize: spec.consoleSize,
-      enter: (work) => this.#enter(work),
+      enter: (work) => this.#ready(this.#views).enter(work),
     });
   }
 
@@ -734,7 +515,7 @@ class OciRuntime implements LocalRuntime {
 
   prepareProbe(id: ContainerId, cmd: readonly string[], options: ProbeOptions): Probe {
     const record = this.#record(id);
-    const { binary } = this.#runtimeNamed(record.runtime);
+    const { binary } = this.#binaries.named(record.runtime);
     const directory = this.#directory(id);
     const log = `${directory}/probe.log`;
     const global = [
@@ -751,14 +532,14 @@ class OciRuntime implements LocalRuntime {
       const file = `${directory}/${name}.json`;
       fs.writeFileSync(file, encodeSpec(this.#execProcess(record, { ...same, cmd: words })), { mode: 0o600 });
       return (): ProbeLaunch => ({
-        runtime: this.#executable(binary),
+        runtime: this.#binaries.executable(binary),
         args: [...global, 'exec', '--process', file],
         id,
         command: cmd[0] ?? '',
         log,
         outputBytesMax: options.outputBytesMax,
         processes: () => this.processes(id),
-        enter: (work) => this.#enter(work),
+        enter: (work) => this.#ready(this.#views).enter(work),
       });
     };
     return createProbe(launchOf('probe', cmd), options.frequent ? launchOf('probe-shell', residentShell(cmd)) : null);
@@ -775,10 +556,15 @@ class OciRuntime implements LocalRuntime {
   /** One command of the container's runtime to its end; a failure carries its words. */
   async #call(id: ContainerId, args: readonly string[]): Promise<void> {
     const { runtime } = this.#record(id);
-    const { binary } = this.#runtimeNamed(runtime);
+    const { binary } = this.#binaries.named(runtime);
     const all = [...binary.runtimeArgs, '--root', this.#stateRoot(runtime), ...args];
-    const child = this.#enter(() =>
-      spawn(this.#executable(binary), all, { cwd: '/', env: {}, stdio: ['ignore', 'ignore', 'pipe'], timeout: 60_000 }),
+    const child = this.#ready(this.#views).enter(() =>
+      spawn(this.#binaries.executable(binary), all, {
+        cwd: '/',
+        env: {},
+        stdio: ['ignore', 'ignore', 'pipe'],
+        timeout: 60_000,
+      }),
     );
     let stderr = '';
     child.stderr?.setEncoding('utf8').on('data', (text: string) => {
@@ -792,53 +578,9 @@ class OciRuntime implements LocalRuntime {
   }
 }
 
-/** After an exec, how long and how often the next one's wait is kept away; the kernel forgets within a dozen milliseconds. */
-const readyMs = 1000;
-const readyPulseMs = 8;
-
-/** Users' own profiles and sets of capabilities make others; few machines have so many at once. */
-const filtersMax = 64;
-
-/** Null when there is nothing to keep: no filter, or not crun run from the sealed copy that `executable` names. */
-function filterKey(spec: OciSpec, executable: string): string | null {
-  if (!spec.linux.seccomp || !executable.startsWith('/proc/')) return null;
-  return createHash('sha256').update(executable).update(JSON.stringify(spec.linux.seccomp)).digest('hex');
-}
-
 /** The runtime's own words on an update, without those that dockerd puts around a failed start. */
 const wordsOf = (error: unknown) =>
   messageOf(error).replace(/^failed to create shim task: OCI runtime create failed: ([\s\S]*): unknown$/, '$1');
-
-/** Device and inode of a path, or null. */
-function identityOf(file: string): string | null {
-  const stat = fs.statSync(file, { throwIfNoEntry: false });
-  return stat ? `${stat.dev}:${stat.ino}` : null;
-}
-
-/** What this thread sees at the sources of binds. The table of mounts tells, since a dead file server would not. */
-function sightsOf(sources: readonly string[]): readonly string[] {
-  if (sources.length === 0) return [];
-  const mounts = readMounts().filter(({ target }) => !hiddenMounts.some(({ path: hidden }) => isBelow(target, hidden)));
-  return sources.map((source) => {
-    if (isRemote(mountOf(mounts, source))) return sightOf(mounts, source);
-    try {
-      return sightOf(mounts, fs.realpathSync(source));
-    } catch {
-      return ''; // the runtime says what is wrong with it
-    }
-  });
-}
-
-/** `cgroup.procs` of the group this process is in, in one of the hierarchies. */
-function ownProcs(layout: CgroupLayout, memberships: string): string {
-  for (const line of memberships.split('\n')) {
-    const [, controllers = '', group = ''] = /^\d+:([^:]*):(.*)$/.exec(line) ?? [];
-    const root =
-      controllers === '' ? (layout.version === 2 ? layout.roots[0] : undefined) : layout.controllers.get(controllers);
-    if (root !== undefined && fs.existsSync(`${root}${group}/cgroup.procs`)) return `${root}${group}/cgroup.procs`;
-  }
-  return '';
-}
 
 function readPid(file: string): number {
   try {
@@ -869,46 +611,6 @@ function isApparmorOn(): boolean {
   }
 }
 
-/** dockerd makes a missing working directory at start, owned by the user. */
-function makeWorkingDirectory(launch: LaunchSpec, user: { readonly uid: number; readonly gid: number }): void {
-  const directory = launch.config.WorkingDir;
-  if (directory === '' || directory === '/') return;
-  try {
-    const ids = launch.userNamespace?.ids;
-    const [uid, gid] = ids ? [idOutside(ids.users, user.uid), idOutside(ids.groups, user.gid)] : [user.uid, user.gid];
-    makeDirectories(launch.rootfs, directory, uid, gid);
-  } catch (error) {
-    if (isErrno(error, 'ENOTDIR')) throw invalid(`Cannot mkdir: ${directory} is not a directory`, { cause: error });
-    throw error;
-  }
-}
-
-/**
- * Directories to mount over, as runc makes them: crun's are sticky, which an image committed of the container would show. What cannot
- * be made is left to the runtime, which knows what to say. Places below another mount are not the root's.
- */
-function makeMountPoints({ rootfs, mounts, userNamespace }: LaunchSpec): void {
-  const above = ['/dev', '/proc', '/sys', ...mounts.map(({ destination }) => destination)];
-  const ids = userNamespace?.ids;
-  const [uid, gid] = ids ? [idOutside(ids.users, 0), idOutside(ids.groups, 0)] : [0, 0];
-  if (mounts.length === 0) return;
-  const table = readMounts();
-  for (const { type, source, destination } of mounts) {
-    // A dead file server would not tell, and hold up the engine.
-    if (
-      type === 'tmpfs' ||
-      isRemote(mountOf(table, source)) ||
-      above.some((other) => destination.startsWith(`${other}/`))
-    )
-      continue;
-    try {
-      if (fs.statSync(source).isDirectory()) makeDirectories(rootfs, destination, uid, gid);
-    } catch {
-      // The runtime meets the same, and tells.
-    }
-  }
-}
-
 /**
  * `crun start` in-process: crun's init waits for a byte on the FIFO `exec.fifo`, which `start` removes and writes. False when
  * it does not look like that; then crun itself has to be asked.
@@ -928,14 +630,4 @@ function releaseCrun(stateDirectory: string): boolean {
   } finally {
     fs.closeSync(fd);
   }
-}
-
-function olderThan(version: string, than: string): boolean {
-  const numbers = (text: string): number[] => text.split(/[.+~-]/).map((part) => Number.parseInt(part, 10) || 0);
-  const [a, b] = [numbers(version), numbers(than)];
-  for (let index = 0; index < 3; index += 1) {
-    const difference = (a[index] ?? 0) - (b[index] ?? 0);
-    if (difference !== 0) return difference < 0;
-  }
-  return false;
 }
