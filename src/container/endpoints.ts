@@ -6,7 +6,7 @@ import { parseMac } from '../network/mac.ts';
 import { portsToPublish } from '../network/ports.ts';
 import type { Endpoint, Endpoints, LiveSandbox, NetworkRecord, Place } from '../network/types.ts';
 import type { EndpointSettings } from './api.ts';
-import { dnsOf, portOptions, writeHosts, writeResolvConf } from './networking.ts';
+import { namesOf, portOptions, writeHosts, writeResolvConf } from './networking.ts';
 import { isRunning, type RunningRecord } from './running.ts';
 import type { ContainerSet } from './set.ts';
 import type { ContainerRecord } from './types.ts';
@@ -66,7 +66,7 @@ export const placeOf = ({ sandbox, endpoints }: ContainerRecord): Place | null =
 /** What the network part knows a running container by. */
 export function liveSandboxOf(set: ContainerSet, record: ContainerRecord): LiveSandbox | null {
   const place = placeOf(record);
-  return place && { ...place, containerId: record.id, containerName: record.name, dns: dnsOf(set, record).dns };
+  return place && { ...place, containerId: record.id, containerName: record.name, ...namesOf(set, record) };
 }
 
 /** Joins one more network, at once when the container runs. */

@@ -10,7 +10,7 @@ import { sharedNamespaces } from './isolation.ts';
 import { checkLinks, linkEnvironment, refreshHosts } from './links.ts';
 import type { LiveContainer } from './live.ts';
 import { mountEvents, mountsShown, takeMounts } from './mount-start.ts';
-import { dnsOf, portOptions, writeNetworkFiles } from './networking.ts';
+import { namesOf, portOptions, writeNetworkFiles } from './networking.ts';
 import { startProbing } from './prober.ts';
 import { destroy } from './removal.ts';
 import { endingOf, isRunning, launchedOf, type RunningRecord } from './running.ts';
@@ -156,7 +156,7 @@ async function joinNetwork(
     containerId: record.id,
     containerName: record.name,
     endpoints: record.endpoints,
-    dns: dnsOf(set, record).dns,
+    ...namesOf(set, record),
     ports: portsToPublish(portOptions(record.config, record.hostConfig)),
     namespace,
   });

@@ -12,10 +12,10 @@ import {
   resolvConfOfHostNetwork,
   resolvConfOfNames,
 } from '../network/files.ts';
-import { hasNames } from '../network/names.ts';
+import { resolverAddress } from '../network/names.ts';
+import { hasNames } from '../network/nameserver.ts';
 import type { PortOptions } from '../network/ports.ts';
-import { resolverAddress } from '../network/resolver.ts';
-import { type Endpoints, isJoined, type Joined } from '../network/types.ts';
+import { type Endpoints, isJoined, type Joined, type LiveSandbox } from '../network/types.ts';
 import { linkHosts } from './links.ts';
 import type { ContainerSet } from './set.ts';
 import type { ContainerRecord, HostConfig } from './types.ts';
@@ -71,6 +71,12 @@ export function dnsOf(set: ContainerSet, { hostConfig }: ContainerRecord): DnsOp
     dnsSearch: orDefault(hostConfig.DnsSearch, defaults.dnsSearch),
     dnsOptions: orDefault(hostConfig.DnsOptions, defaults.dnsOptions),
   };
+}
+
+/** What its name server has to know of that. */
+export function namesOf(set: ContainerSet, record: ContainerRecord): Pick<LiveSandbox, 'dns' | 'keepsSingleLabels'> {
+  const { dns, dnsOptions } = dnsOf(set, record);
+  return { dns, keepsSingleLabels: dnsOptions.some((option) => /^ndots:0*[1-9]/.test(option)) };
 }
 
 /** Writes /etc/resolv.conf as the container's networks are now: in place, since a running container has the file bound. */

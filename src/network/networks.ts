@@ -269,7 +269,7 @@ class LocalNetworks implements Networks {
   async close(): Promise<void> {
     if (this.#watch !== null) clearInterval(this.#watch);
     this.#watch = null;
-    this.#sandboxes.close();
+    await this.#sandboxes.close();
     this.#wires.close();
     this.#ruleset[Symbol.dispose]();
     this.#host[Symbol.dispose]();

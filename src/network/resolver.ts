@@ -1,213 +1,240 @@
 /**
- * The name server at 127.0.0.11 in the namespace of each container that is in a network of the user's (RFC 1035, over UDP and
- * TCP). It knows the names of containers; everything else is asked of the servers outside.
+ * The name server at 127.0.0.11 in the namespace of each container that is in a network of the user's, over UDP and TCP. It knows the
+ * names of containers; everything else is asked of the servers outside. Runs in a thread of its own (`name-worker.ts`).
  */
 import dgram from 'node:dgram';
 import net from 'node:net';
-import packet, { type Packet } from 'dns-packet';
-import { bytesOf, formatAddress, parseAddress } from '../lib/ip.ts';
-import type { Log } from '../lib/log.ts';
-import { bindInNamespace } from '../platform/inet-socket.ts';
-import { isErrno } from '../platform/libc.ts';
-import type { Names } from './names.ts';
-import type { LiveSandbox } from './types.ts';
+import { bytesOf, contains, parseAddress, parseSubnet } from '../lib/ip.ts';
+import { bindInNamespace } from '../platform/namespace-socket.ts';
+import { shiftPorts } from '../platform/port-shift.ts';
+import type { Server } from './channel.ts';
+import { HostServers } from './files.ts';
+import {
+  addressOfReverse,
+  answerTo,
+  Code,
+  classIN,
+  type Question,
+  questionBytesMax,
+  readQuestion,
+  Type,
+} from './message.ts';
+import { type NamedContainer, Names, resolverAddress } from './names.ts';
 import { Upstreams } from './upstream.ts';
 
-export const resolverAddress = '127.0.0.11';
 const port = 53;
-/** As dockerd: names move, so answers are not to be kept for long. */
+/** dockerd's. */
 const ttlSeconds = 600;
-/** Largest answer over UDP to a client that names no size of its own (RFC 1035 4.2.1). */
-const plainBytesMax = 512;
 const connectionsMax = 64;
 const connectionIdleMs = 10_000;
-/** Questions of one container that wait for servers outside; more are refused. */
-const waitingMax = 1024;
+/** Bytes of answers that a client over TCP has not read. */
+const unreadBytesMax = 1024 * 1024;
+/** Questions that wait for servers outside, of one container and of all; more are answered with ServFail. */
+const waitingMax = 4096;
+const waitingOfAllMax = 16_384;
 
 const address = bytesOf(parseAddress(resolverAddress) ?? { family: 4, value: 0n });
-const ServFail = 2;
-const Refused = 5;
 
 interface Listener {
   readonly udp: dgram.Socket;
   readonly tcp: net.Server;
   readonly connections: Set<net.Socket>;
+  waiting: number;
 }
 
-export interface ResolverParts {
-  readonly names: Names;
-  /** The container as it is now; undefined when it has left. */
-  readonly sandboxOf: (containerId: string) => LiveSandbox | undefined;
-  /** Servers outside for a container; none for one without a way out. */
-  readonly serversOf: (sandbox: LiveSandbox) => readonly string[];
-  readonly log: Log;
-}
+type Reply = (answer: Buffer) => void;
 
 export class Resolver {
-  readonly #parts: ResolverParts;
+  readonly #containers = new Map<string, NamedContainer>();
+  readonly #names = new Names(this.#containers);
   readonly #listeners = new Map<string, Listener>();
   readonly #upstreams = new Upstreams();
+  readonly #hostServers = new HostServers();
+  /** What was chosen for a container, from which list of the host. */
+  readonly #servers = new WeakMap<NamedContainer, { host: readonly string[]; servers: readonly Server[] }>();
+  readonly #warn: (containerId: string, error: unknown) => void;
 
-  constructor(parts: ResolverParts) {
-    this.#parts = parts;
+  constructor(warn: (containerId: string, error: unknown) => void) {
+    this.#warn = warn;
   }
 
-  /** Begins to answer inside a namespace. Repeating it is not an error. */
-  listen(containerId: string, namespacePath: string): void {
-    if (this.#listeners.has(containerId)) return;
-    const connections = new Set<net.Socket>();
-    const waiting = { count: 0 };
-    const udp = dgram.createSocket('udp4');
-    udp.on('error', (error) => this.#parts.log.warn({ error, container: containerId }, 'the name server has trouble'));
-    udp.on('message', (question, from) => {
-      const reply = (answer: Buffer): void => udp.send(answer, from.port, from.address, () => undefined);
-      void this.#answer(containerId, question, 'udp', waiting).then(
-        (answer) => answer && this.#listeners.get(containerId)?.udp === udp && reply(answer),
-        (error: unknown) => this.#parts.log.warn({ error, container: containerId }, 'a name could not be looked up'),
-      );
-    });
-    const tcp = net.createServer((socket) => {
-      connections.add(socket);
-      socket.on('close', () => connections.delete(socket));
-      this.#serve(containerId, socket, waiting);
-    });
-    tcp.maxConnections = connectionsMax;
-    tcp.on('error', () => undefined); // accept() out of descriptors: clients try again
-    udp.bind({ fd: bindInNamespace(namespacePath, 'udp', address, port), exclusive: true });
-    tcp.listen({ fd: bindInNamespace(namespacePath, 'tcp', address, port), exclusive: true });
-    udp.unref();
-    tcp.unref();
-    this.#listeners.set(containerId, { udp, tcp, connections });
+  /** A container as it is now. Answers begin in its namespace, or end there when it is in no network with names. */
+  hold(container: NamedContainer): void {
+    const { id, places } = container;
+    this.#names.changed(this.#containers.get(id)?.places ?? []);
+    this.#containers.set(id, container);
+    this.#names.changed(places);
+    if (places.length === 0) this.#end(id);
+    else if (!this.#listeners.has(id)) this.#listen(container);
   }
 
-  /** Repeating it is not an error. */
-  end(containerId: string): void {
-    const listener = this.#listeners.get(containerId);
-    if (listener === undefined) return;
-    this.#listeners.delete(containerId);
-    listener.udp.close();
-    listener.tcp.close();
-    for (const socket of listener.connections) socket.destroy();
+  /** It has left. Repeating it is not an error. */
+  drop(id: string): void {
+    this.#end(id);
+    this.#names.changed(this.#containers.get(id)?.places ?? []);
+    this.#containers.delete(id);
   }
 
   close(): void {
-    for (const id of [...this.#listeners.keys()]) this.end(id);
+    for (const id of [...this.#listeners.keys()]) this.#end(id);
     this.#upstreams.close();
   }
 
-  #serve(containerId: string, socket: net.Socket, waiting: { count: number }): void {
-    let held = Buffer.alloc(0);
-    socket.setTimeout(connectionIdleMs, () => socket.destroy());
+  #listen({ id, namespacePath }: NamedContainer): void {
+    const listener: Listener = {
+      // Without a lookup Node would put every answer off to its next turn.
+      udp: dgram.createSocket({ type: 'udp4', lookup: (host, _options, done) => done(null, host, 4) }),
+      tcp: net.createServer((socket) => this.#serve(id, listener, socket)),
+      connections: new Set(),
+      waiting: 0,
+    };
+    const { udp, tcp } = listener;
+    udp.on('error', (error) => this.#warn(id, error));
+    udp.on('message', (message, from) => {
+      this.#answer(id, listener, message, 'udp', (answer) => {
+        if (this.#listeners.get(id) === listener) udp.send(answer, from.port, from.address, ignore);
+      });
+    });
+    tcp.maxConnections = connectionsMax;
+    tcp.on('error', ignore); // accept() out of descriptors: clients try again
+    const atUdp = bindInNamespace(namespacePath, 'udp', address, 0);
+    udp.bind({ fd: atUdp.fd, exclusive: true });
+    try {
+      const atTcp = bindInNamespace(namespacePath, 'tcp', address, 0);
+      tcp.listen({ fd: atTcp.fd, exclusive: true });
+      // Port 53 itself is left to the container, which may be a name server.
+      shiftPorts(namespacePath, { address, port, udp: atUdp.port, tcp: atTcp.port });
+    } catch (error) {
+      udp.close();
+      tcp.close();
+      throw error;
+    }
+    this.#listeners.set(id, listener);
+  }
+
+  #end(id: string): void {
+    const listener = this.#listeners.get(id);
+    if (listener === undefined) return;
+    this.#listeners.delete(id);
+    listener.udp.close();
+    listener.tcp.close();
+    for (const socket of listener.connections) socket.destroy();
+    const path = this.#containers.get(id)?.namespacePath;
+    if (path) this.#upstreams.leave(path);
+  }
+
+  #serve(id: string, listener: Listener, socket: net.Socket): void {
+    const { connections } = listener;
+    connections.add(socket);
+    socket.on('close', () => connections.delete(socket));
     socket.on('error', () => socket.destroy());
+    socket.setTimeout(connectionIdleMs, () => socket.destroy());
+    let held: Buffer = Buffer.alloc(0);
     socket.on('data', (chunk) => {
-      held = Buffer.concat([held, chunk]);
-      while (held.length >= 2 && held.length >= 2 + held.readUInt16BE(0)) {
+      held = held.length === 0 ? chunk : Buffer.concat([held, chunk]);
+      while (held.length >= 2) {
         const length = held.readUInt16BE(0);
-        const question = held.subarray(2, 2 + length);
+        if (length > questionBytesMax) return void socket.destroy();
+        if (held.length < 2 + length) return;
+        const message = Buffer.from(held.subarray(2, 2 + length));
         held = held.subarray(2 + length);
-        void this.#answer(containerId, Buffer.from(question), 'tcp', waiting).then(
-          (answer) => {
-            if (answer === null) return socket.destroy();
-            const head = Buffer.alloc(2);
-            head.writeUInt16BE(answer.length);
-            socket.write(Buffer.concat([head, answer]));
-          },
-          () => socket.destroy(),
-        );
+        this.#answer(id, listener, message, 'tcp', (answer) => {
+          if (socket.destroyed) return;
+          const head = Buffer.alloc(2);
+          head.writeUInt16BE(answer.length);
+          socket.write(Buffer.concat([head, answer]));
+          if (socket.writableLength > unreadBytesMax) socket.destroy();
+        });
       }
     });
   }
 
-  /** Null: not a question. */
-  async #answer(
-    containerId: string,
-    question: Buffer,
+  #answer(id: string, listener: Listener, message: Buffer, by: 'udp' | 'tcp', reply: Reply): void {
+    const question = readQuestion(message);
+    const asker = this.#containers.get(id);
+    if (question === null || asker === undefined) return;
+    const bytesMax = by === 'tcp' ? 0xffff : question.bytesMax;
+    const say = (code: number, records: readonly Uint8Array[] = []): void =>
+      reply(answerTo(question, code, records, ttlSeconds, bytesMax));
+    const known = question.fault === Code.none ? this.#known(asker, question) : null;
+    if (question.fault !== Code.none) say(question.fault);
+    else if (known !== null) say(Code.none, known);
+    else this.#askOutside(asker, listener, question, by, (answer) => (answer ? reply(answer) : say(Code.ServFail)));
+  }
+
+  #askOutside(
+    asker: NamedContainer,
+    listener: Listener,
+    question: Question,
     by: 'udp' | 'tcp',
-    waiting: { count: number },
-  ): Promise<Buffer | null> {
-    let asked: Packet;
-    try {
-      asked = packet.decode(question);
-    } catch {
-      return null;
+    done: (answer: Buffer | null) => void,
+  ): void {
+    if (listener.waiting >= waitingMax || this.#upstreams.waiting >= waitingOfAllMax) {
+      done(null);
+      return;
     }
-    const [first] = asked.questions ?? [];
-    const sandbox = this.#parts.sandboxOf(containerId);
-    if (asked.type !== 'query' || first === undefined || sandbox === undefined) return null;
-    const known = this.#known(sandbox, first.name, first.type);
-    if (known !== null) return encode(asked, known, by, by === 'tcp' ? 0xffff : sizeFor(asked));
-    const servers = this.#parts.serversOf(sandbox);
-    if (waiting.count >= waitingMax) return encode(asked, [], by, plainBytesMax, Refused);
-    waiting.count++;
-    try {
-      const answer = await (by === 'udp'
-        ? this.#upstreams.ask(servers, question)
-        : this.#upstreams.askByStream(servers, question));
-      return answer ?? encode(asked, [], by, plainBytesMax, ServFail);
-    } finally {
-      waiting.count--;
-    }
-  }
-
-  /** Answers about containers; null: not one of ours. */
-  #known(sandbox: LiveSandbox, name: string, type: string): readonly packet.Answer[] | null {
-    const { names } = this.#parts;
-    if (type === 'PTR') {
-      const wanted = addressOfReverse(name);
-      const found = wanted === null ? null : names.nameOf(sandbox, wanted);
-      return found === null ? null : [{ type: 'PTR', name, ttl: ttlSeconds, class: 'IN', data: found }];
-    }
-    const found = names.find(sandbox, name, type === 'AAAA' ? 'ipv6' : 'ipv4');
-    if (found === null) return null;
-    // A name of ours has nothing but addresses: the rest is answered with nothing, not asked outside.
-    if (type !== 'A' && type !== 'AAAA') return [];
-    return found.map((data) => ({ type, name, ttl: ttlSeconds, class: 'IN', data }));
-  }
-}
-
-/** What a client can take over UDP: the size it names (EDNS, RFC 6891), else 512 bytes. */
-function sizeFor({ additionals }: Packet): number {
-  const options = additionals?.find((each) => each.type === 'OPT');
-  return options?.type === 'OPT' ? Math.max(plainBytesMax, options.udpPayloadSize) : plainBytesMax;
-}
-
-function encode(
-  asked: Packet,
-  answers: readonly packet.Answer[],
-  by: 'udp' | 'tcp',
-  bytesMax: number,
-  code = 0,
-): Buffer {
-  const recursion = ((asked.flags ?? 0) & packet.RECURSION_DESIRED) | packet.RECURSION_AVAILABLE;
-  const head = { type: 'response' as const, id: asked.id ?? 0, questions: asked.questions ?? [] };
-  const whole = packet.encode({ ...head, flags: recursion | code, answers: [...answers] });
-  if (by === 'tcp' || whole.length <= bytesMax) return whole;
-  let kept = answers.length;
-  for (;;) {
-    kept = Math.floor(kept / 2);
-    const cut = packet.encode({
-      ...head,
-      flags: recursion | code | packet.TRUNCATED_RESPONSE,
-      answers: answers.slice(0, kept),
+    listener.waiting++;
+    this.#upstreams.ask(this.#serversOf(asker), question, by, (answer) => {
+      listener.waiting--;
+      done(answer);
     });
-    if (cut.length <= bytesMax || kept === 0) return cut;
+  }
+
+  /** The records of a name of ours, none for types it has none of; null: not one of ours. */
+  #known(asker: NamedContainer, { name, type, class: asked }: Question): readonly Uint8Array[] | null {
+    if (asked !== classIN) return null;
+    if (type === Type.PTR) {
+      const wanted = addressOfReverse(name);
+      const found = wanted === null ? null : this.#names.nameOf(asker, wanted);
+      if (found !== null) return [found];
+    }
+    const found = this.#names.find(asker, name, type === Type.AAAA ? 'ipv6' : 'ipv4');
+    if (found !== null) return type === Type.A || type === Type.AAAA ? found : [];
+    const isAddress = type === Type.A || type === Type.AAAA;
+    return isAddress && asker.keepsSingleLabels && !name.includes('.') ? [] : null;
+  }
+
+  /**
+   * Asked from within the container, as it would itself, so that its routes and firewalls count; a server of the host's that only
+   * the host can reach is asked from there. Without a way out there are no servers outside, or names would be one.
+   */
+  #serversOf(asker: NamedContainer): readonly Server[] {
+    const host = this.#hostServers.read();
+    const known = this.#servers.get(asker);
+    if (known?.host === host) return known.servers;
+    const servers = this.#chooseServers(asker, host);
+    this.#servers.set(asker, { host, servers });
+    return servers;
+  }
+
+  #chooseServers({ dns, wayOut, subnets, namespacePath }: NamedContainer, host: readonly string[]): readonly Server[] {
+    const own = (server: string): boolean => isLoopback(server) || isInside(server, subnets);
+    const hasWay = wayOut.v4 || wayOut.v6;
+    if (dns.length > 0)
+      return dns
+        .filter((server) => server !== resolverAddress && parseAddress(server) !== undefined)
+        .filter((server) => hasWay || own(server))
+        .map((server) => ({ address: server, namespacePath }));
+    const reachable = (server: string): boolean =>
+      !isLoopback(server) && (server.includes(':') ? wayOut.v6 : wayOut.v4 || isInside(server, subnets));
+    return host
+      .filter((server) => server !== resolverAddress && parseAddress(server) !== undefined)
+      .filter((server) => hasWay || isInside(server, subnets))
+      .map((server) => ({ address: server, namespacePath: reachable(server) ? namespacePath : '' }));
   }
 }
 
-/** `4.3.2.1.in-addr.arpa` and the nibbles of `ip6.arpa` as addresses. */
-function addressOfReverse(name: string): string | null {
-  const v4 = /^(\d+)\.(\d+)\.(\d+)\.(\d+)\.in-addr\.arpa\.?$/i.exec(name);
-  if (v4) return `${v4[4]}.${v4[3]}.${v4[2]}.${v4[1]}`;
-  const v6 = /^((?:[0-9a-f]\.){32})ip6\.arpa\.?$/i.exec(name);
-  if (!v6) return null;
-  const nibbles = (v6[1] ?? '').split('.').reverse().join('').toLowerCase();
-  return canonical(nibbles.match(/.{4}/g)?.join(':') ?? '');
+const isLoopback = (server: string): boolean => server.startsWith('127.') || server === '::1';
+
+function isInside(server: string, subnets: readonly string[]): boolean {
+  const at = parseAddress(server);
+  return (
+    at !== undefined &&
+    subnets.some((text) => {
+      const subnet = parseSubnet(text);
+      return subnet !== undefined && contains(subnet, at);
+    })
+  );
 }
 
-function canonical(text: string): string | null {
-  const parsed = parseAddress(text);
-  return parsed === undefined ? null : formatAddress(parsed);
-}
-
-/** A container without namespace of its own, or one that just went, is no reason to fail. */
-export const isGone = (error: unknown): boolean => isErrno(error, 'ENOENT', 'EINVAL');
+const ignore = (): void => undefined;

@@ -7,22 +7,19 @@
 import fs from 'node:fs';
 import { EngineError, forbidden, messageOf, notFound } from '../lib/errors.ts';
 import { type ContainerId, newId } from '../lib/ids.ts';
-import { type Address, contains, formatAddress, macOf, parseAddress } from '../lib/ip.ts';
+import { type Address, formatAddress, macOf, parseAddress } from '../lib/ip.ts';
 import type { Log } from '../lib/log.ts';
 import { forgetUdpFlowsAt, forgetUdpFlowsTo } from '../platform/conntrack.ts';
 import { Netlink } from '../platform/netlink.ts';
 import { allowHairpin, attachVeth, interfacePrefixOption, routeThrough, settlePort } from './bridge.ts';
-import { HostServers } from './files.ts';
 import type { Firewall } from './firewall.ts';
 import { attachMacvlan, isParentless } from './macvlan.ts';
-import { hasNames, Names } from './names.ts';
+import { NameServer, namedOf } from './nameserver.ts';
 import type { Namespaces } from './namespaces.ts';
-import { parsePool } from './pools.ts';
 import { parseContainerPorts } from './ports.ts';
 import { isRemoteDriver, type Remotes } from './remote.ts';
 import { checkEndpoint } from './requests.ts';
 import { Reservations } from './reservations.ts';
-import { Resolver } from './resolver.ts';
 import type { Publication } from './table.ts';
 import {
   type Endpoint,
@@ -54,34 +51,26 @@ export class Sandboxes {
   readonly #reservations: Reservations;
   /** What is joined or being joined. Changed by `#hold` and `#drop` alone. */
   readonly #held = new Map<ContainerId, LiveSandbox>();
-  readonly #names = new Names(this.#held);
-  readonly #resolver: Resolver;
-  readonly #hostServers = new HostServers();
+  readonly #names: NameServer;
 
   constructor(parts: SandboxParts) {
     this.#parts = parts;
     this.#reservations = new Reservations(parts.log);
-    this.#resolver = new Resolver({
-      names: this.#names,
-      sandboxOf: (id) => this.#held.get(id as ContainerId),
-      serversOf: (sandbox) => this.#serversOf(sandbox),
-      log: parts.log,
-    });
+    this.#names = new NameServer(parts.log);
   }
 
   rename(containerId: ContainerId, name: string): void {
     const live = this.#held.get(containerId);
-    if (live) this.#hold({ ...live, containerName: name });
+    if (live === undefined) return;
+    this.#hold({ ...live, containerName: name });
+    this.#answerNames({ ...live, containerName: name });
   }
 
   #hold(live: LiveSandbox): void {
-    this.#names.changed(Object.keys(this.#held.get(live.containerId)?.endpoints ?? {}));
     this.#held.set(live.containerId, live);
-    this.#names.changed(Object.keys(live.endpoints));
   }
 
   #drop(containerId: ContainerId): void {
-    this.#names.changed(Object.keys(this.#held.get(containerId)?.endpoints ?? {}));
     this.#held.delete(containerId);
   }
 
@@ -98,8 +87,8 @@ export class Sandboxes {
     return [...this.#held.values()].flatMap((live) => this.#publicationsOf(live));
   }
 
-  close(): void {
-    this.#resolver.close();
+  async close(): Promise<void> {
+    await this.#names.close();
     this.#reservations.close();
   }
 
@@ -115,7 +104,7 @@ export class Sandboxes {
     const all = [...this.#held.values()];
     wires.sweep(new Set(all.flatMap((each) => joinedOf(each).map(({ joined }) => joined.hostInterface))));
     for (const each of all) {
-      if (fs.existsSync(each.sandbox.namespacePath)) this.#resolve(each);
+      if (fs.existsSync(each.sandbox.namespacePath)) this.#answerNames(each);
       for (const endpoint of joinedOf(each)) {
         try {
           this.#readopt(each, endpoint);
@@ -171,6 +160,7 @@ export class Sandboxes {
       // Counts as joined from here, so that no network is removed under it.
       endpoints: request.endpoints,
       dns: request.dns,
+      keepsSingleLabels: request.keepsSingleLabels,
     };
     this.#hold(live);
     try {
@@ -204,12 +194,12 @@ export class Sandboxes {
       published.catch(() => undefined);
       const { namespacePath } = live.sandbox;
       if (!early) namespaces.create(live.containerId, request.namespace);
-      this.#resolve(live);
+      this.#answerNames(live);
       for (const { joined } of joinedOf(live)) this.#wire(namespacePath, wires.find(joined.networkId), joined);
       if (gateway) routeThrough(namespacePath, gateway.joined);
       if (gateway && live.sandbox.published.length > 0) allowHairpin(wires.host, gateway.joined);
       await this.#publishRemotely(gateway, request.ports);
-      await published;
+      await Promise.all([published, this.#names.settled()]);
       this.#forgetOlderFlows(live);
       return placeOf(live);
     } catch (error) {
@@ -236,7 +226,7 @@ export class Sandboxes {
     this.#reservations.release(containerId);
     if (held?.sandbox.published.some(({ protocol }) => protocol === 'udp'))
       this.#forgetFlows(this.#gatewayOf(held.endpoints));
-    this.#resolver.end(containerId);
+    this.#names.drop(containerId);
     if (held) await this.#unpublishRemotely(this.#gatewayOf(held.endpoints));
     for (const { joined } of held ? joinedOf(held) : [])
       await attempt(() => this.#parts.remotes.leave(held?.sandbox.namespacePath ?? '', joined));
@@ -308,7 +298,8 @@ export class Sandboxes {
     }
     const settled: LiveSandbox = { ...after, sandbox: { ...after.sandbox, published } };
     this.#hold(settled);
-    this.#resolve(settled);
+    this.#answerNames(settled);
+    await this.#names.settled();
     if (from?.joined !== to?.joined && to) {
       await firewall.publish(this.#publicationsOf(settled));
       this.#forgetOlderFlows(settled);
@@ -321,21 +312,14 @@ export class Sandboxes {
   // ---- pieces
 
   /** A name server where there are names to be answered, and none elsewhere. */
-  #resolve(live: LiveSandbox): void {
-    if (Object.keys(live.endpoints).some(hasNames)) this.#resolver.listen(live.containerId, live.sandbox.namespacePath);
-    else this.#resolver.end(live.containerId);
-  }
-
-  /** Without a way out there are no servers outside, or names would be one. */
-  #serversOf(live: LiveSandbox): readonly string[] {
-    const servers = live.dns.length > 0 ? live.dns.filter((server) => !isLoopback(server)) : this.#hostServers.read();
-    if (this.#gatewayOf(live.endpoints) !== undefined) return servers;
+  #answerNames(live: LiveSandbox): void {
     const pools = joinedOf(live).flatMap(({ joined }) => this.#parts.wires.find(joined.networkId)?.record.pools ?? []);
-    const subnets = pools.map(({ subnet }) => parsePool(subnet));
-    return servers.filter((server) => {
-      const address = parseAddress(server);
-      return address !== undefined && subnets.some((subnet) => contains(subnet, address));
-    });
+    this.#names.hold(
+      namedOf(
+        live,
+        pools.map(({ subnet }) => subnet),
+      ),
+    );
   }
 
   #networkOf(endpoint: Endpoint): UpNetwork {
@@ -535,9 +519,6 @@ function freeInterface(live: LiveSandbox, { options }: NetworkRecord): string {
   while (used.has(`${prefix}${number}`)) number++;
   return `${prefix}${number}`;
 }
-
-/** Inside, the container's own; the daemon cannot ask there. */
-const isLoopback = (server: string): boolean => server.startsWith('127.') || server === '::1';
 
 /** Where relayed connections go. */
 const targetOf = ({ ipv4, ipv6 }: Joined): string => ipv4 || ipv6;

@@ -79,6 +79,8 @@ export interface JoinRequest {
   readonly endpoints: Endpoints;
   /** Name servers it asked for; none: the host's. */
   readonly dns: readonly string[];
+  /** As of a `LiveSandbox`. */
+  readonly keepsSingleLabels?: boolean | undefined;
   /** `80/tcp` → requested bindings, from PortBindings and PublishAllPorts. */
   readonly ports: ReadonlyMap<string, readonly PortBinding[]>;
 }
@@ -103,6 +105,8 @@ export interface LiveSandbox extends Place {
   readonly containerName: string;
   /** Name servers it asked for; none: the host's. */
   readonly dns: readonly string[];
+  /** Names of one label are not asked outside: its resolver comes again with a domain. */
+  readonly keepsSingleLabels?: boolean | undefined;
 }
 
 export interface IpamConfig {

@@ -1,200 +1,217 @@
 /**
  * Questions to name servers outside. The answer is passed on as it came.
  *
- * Servers are asked in their order. One that does not answer is overtaken after a moment by the next, and asked last for a while:
- * a dead server costs the first of its questions some tenths of a second and later ones nothing.
+ * Servers are asked in their order. One that does not answer is overtaken after a moment by the next. One that has answered nothing
+ * meanwhile is asked last from then on, beside another one, until it answers: a dead server costs its first questions a tenth of a
+ * second and later ones nothing.
  */
-import dgram from 'node:dgram';
-import net from 'node:net';
+import { Channel, type Server } from './channel.ts';
+import { asAsked, Code, codeOf, isAuthoritative, type Question } from './message.ts';
 
 /** How long a server has before the next is asked as well. */
-const hedgeMs = 150;
-const patienceMs = 5000;
-/** How long a server that did not answer is asked last. */
-const restMs = 10_000;
-/** Questions under way per socket; more are not asked. */
-const pendingMax = 8192;
-/** A socket is exchanged for one with another port after so many questions: an answer is hard to forge that way. */
-const questionsPerSocket = 4096;
+const hedgeMs = 80;
+/** When all have been asked, how long until the first is asked again: datagrams get lost. */
+const againMs = 1000;
+const patienceMs = 4500;
+/** How often a server that does not answer is tried. */
+const restMs = 5000;
+const sweepMs = 20;
+/** Sockets that nobody has used for so long are closed. */
+const idleMs = 20_000;
+/** As many as resolvers take, and one for good measure; more are not asked. */
+const serversMax = 4;
+const channelsMax = 1024;
 
-interface Pending {
-  readonly server: string;
-  readonly take: (answer: Buffer) => void;
-}
-
-/** One UDP socket with the questions asked through it, by id. */
-class Asker {
-  readonly #socket: dgram.Socket;
-  readonly #pending = new Map<number, Pending>();
-  #asked = 0;
-
-  constructor(type: 'udp4' | 'udp6') {
-    this.#socket = dgram.createSocket(type);
-    this.#socket.unref();
-    this.#socket.on('error', () => undefined); // a server that refuses: the question is overtaken
-    this.#socket.on('message', (answer, from) => {
-      const id = answer.length >= 12 ? answer.readUInt16BE(0) : -1;
-      const pending = this.#pending.get(id);
-      if (pending === undefined || pending.server !== from.address || from.port !== 53) return;
-      this.#pending.delete(id);
-      pending.take(answer);
-      this.#closeWhenDone();
-    });
-  }
-
-  get isSpent(): boolean {
-    return this.#asked >= questionsPerSocket;
-  }
-
-  /** Returns what forgets the question. `failed`: it could not be sent. */
-  ask(server: string, question: Buffer, take: (answer: Buffer) => void, failed: () => void): () => void {
-    if (this.#pending.size >= pendingMax) {
-      failed();
-      return () => undefined;
-    }
-    let id = Math.floor(Math.random() * 0x10000);
-    while (this.#pending.has(id)) id = (id + 1) & 0xffff;
-    const sent = Buffer.from(question);
-    sent.writeUInt16BE(id, 0);
-    this.#pending.set(id, { server, take });
-    this.#asked++;
-    this.#socket.send(sent, 53, server, (error) => {
-      if (error && this.#pending.delete(id)) failed();
-    });
-    return () => {
-      this.#pending.delete(id);
-      this.#closeWhenDone();
-    };
-  }
-
-  #closeWhenDone(): void {
-    if (this.isSpent && this.#pending.size === 0) this.close();
-  }
-
-  close(): void {
-    try {
-      this.#socket.close();
-    } catch {
-      // It has been.
-    }
-  }
+interface Exchange {
+  readonly question: Question;
+  readonly by: 'udp' | 'tcp';
+  readonly channels: readonly Channel[];
+  readonly done: (answer: Buffer | null) => void;
+  readonly startedAt: number;
+  /** When each channel was asked last; 0: not yet. */
+  readonly askedAt: number[];
+  readonly forgets: (() => void)[];
+  next: number;
+  lastAt: number;
+  /** Servers that have said nothing yet, of those asked. */
+  open: number;
+  /** What a server said that could not say. */
+  worst: Buffer | null;
+  settled: boolean;
 }
 
 export class Upstreams {
-  readonly #askers = new Map<'udp4' | 'udp6', Asker>();
-  /** Server → when it may be asked in its turn again. */
-  readonly #resting = new Map<string, number>();
+  readonly #channels = new Map<string, Channel>();
+  readonly #exchanges = new Set<Exchange>();
+  #sweep: NodeJS.Timeout | null = null;
+  #idleCheckedAt = 0;
 
-  /** The first answer of a server to a question as it came from a client; null: none came. Bounded in time. */
-  async ask(servers: readonly string[], question: Buffer): Promise<Buffer | null> {
-    const order = this.#inOrder(servers);
-    if (order.length === 0) return null;
-    const { promise, resolve } = Promise.withResolvers<Buffer | null>();
-    const forgets: (() => void)[] = [];
-    let next = 0;
-    let worst: Buffer | null = null;
-    let unsent = 0;
-    const askNext = (): void => {
-      const server = order[next++];
-      if (server === undefined) return;
-      const take = (answer: Buffer): void => {
-        this.#resting.delete(server);
-        // A server that cannot say may be overruled by one that can.
-        const cannotSay = [2, 5].includes(answer.readUInt8(3) & 15);
-        if (cannotSay && next < order.length) {
-          worst = answer;
-          askNext();
-        } else resolve(answer);
-      };
-      const failed = (): void => {
-        this.#rest(server);
-        if (++unsent === order.length) resolve(worst);
-        else askNext();
-      };
-      forgets.push(this.#asker(server).ask(server, question, take, failed));
-    };
-    askNext();
-    const overtake = setInterval(() => {
-      const late = order[next - 1];
-      if (late !== undefined && next < order.length) this.#rest(late);
-      askNext();
-    }, hedgeMs);
-    const deadline = setTimeout(() => {
-      for (const server of order) this.#rest(server);
-      resolve(worst);
-    }, patienceMs);
-    try {
-      const answer = await promise;
-      if (answer === null) return null;
-      const own = Buffer.from(answer);
-      own.writeUInt16BE(question.readUInt16BE(0), 0);
-      return own;
-    } finally {
-      clearInterval(overtake);
-      clearTimeout(deadline);
-      for (const forget of forgets) forget();
-    }
+  get waiting(): number {
+    return this.#exchanges.size;
   }
 
-  /** The same over TCP: the message with its length in front, both ways. */
-  async askByStream(servers: readonly string[], question: Buffer): Promise<Buffer | null> {
-    for (const server of this.#inOrder(servers)) {
-      const answer = await askByTcp(server, question);
-      if (answer !== null) return answer;
-      this.#rest(server);
+  /** `done` gets the first answer with the client's own id, or null when none came; never more than once, and in bounded time. */
+  ask(servers: readonly Server[], question: Question, by: 'udp' | 'tcp', done: (answer: Buffer | null) => void): void {
+    const now = Date.now();
+    const channels = this.#inOrder(servers, now);
+    if (channels.length === 0) {
+      done(null);
+      return;
     }
-    return null;
+    const exchange: Exchange = {
+      ...{ question, by, channels, done, startedAt: now, askedAt: channels.map(() => 0), forgets: [] },
+      ...{ next: 0, lastAt: now, open: 0, worst: null, settled: false },
+    };
+    this.#exchanges.add(exchange);
+    this.#askNext(exchange, now);
+    // Whether one that rests is back is found out beside another, at nobody's cost.
+    const rested = channels.findIndex(({ restsUntil }) => restsUntil > 0 && restsUntil <= now);
+    const resting = channels[rested];
+    if (rested > 0 && resting) this.#probe(resting, question);
+    this.#sweep ??= setInterval(() => this.#overtake(), sweepMs).unref();
+  }
+
+  /** A namespace has gone: nobody asks from there again. */
+  leave(namespacePath: string): void {
+    for (const [key, channel] of this.#channels) {
+      if (!key.startsWith(`${namespacePath} `)) continue;
+      channel.close();
+      this.#channels.delete(key);
+    }
   }
 
   close(): void {
-    for (const asker of this.#askers.values()) asker.close();
-    this.#askers.clear();
+    if (this.#sweep) clearInterval(this.#sweep);
+    for (const channel of this.#channels.values()) channel.close();
+    this.#channels.clear();
   }
 
-  #rest(server: string): void {
-    if (this.#resting.size > 1000) this.#resting.clear();
-    this.#resting.set(server, Date.now() + restMs);
+  #askNext(exchange: Exchange, now: number): void {
+    const { channels, askedAt } = exchange;
+    const position = exchange.next++ % channels.length;
+    const channel = channels[position] as Channel;
+    askedAt[position] = now;
+    exchange.lastAt = now;
+    this.#askOne(exchange, channel);
   }
 
-  #inOrder(servers: readonly string[]): readonly string[] {
-    const now = Date.now();
-    const rests = (server: string): boolean => (this.#resting.get(server) ?? 0) > now;
-    return [...servers.filter((server) => !rests(server)), ...servers.filter(rests)];
-  }
-
-  #asker(server: string): Asker {
-    const type = server.includes(':') ? 'udp6' : 'udp4';
-    let asker = this.#askers.get(type);
-    if (asker === undefined || asker.isSpent) {
-      asker = new Asker(type);
-      this.#askers.set(type, asker);
-    }
-    return asker;
-  }
-}
-
-const tcpPatienceMs = 2000;
-
-function askByTcp(server: string, question: Buffer): Promise<Buffer | null> {
-  return new Promise((resolve) => {
-    const socket = net.connect({ host: server, port: 53 });
-    const chunks: Buffer[] = [];
-    let length = 0;
-    const finish = (answer: Buffer | null): void => {
-      socket.destroy();
-      resolve(answer);
-    };
-    socket.setTimeout(tcpPatienceMs, () => finish(null));
-    socket.on('error', () => finish(null));
-    socket.on('close', () => resolve(null));
-    socket.on('data', (chunk) => {
-      chunks.push(chunk);
-      length += chunk.length;
-      const all = Buffer.concat(chunks, length);
-      if (length >= 2 && length >= 2 + all.readUInt16BE(0)) finish(all.subarray(2, 2 + all.readUInt16BE(0)));
+  #askOne(exchange: Exchange, channel: Channel): void {
+    exchange.open++;
+    const forget = channel.ask(exchange.question, exchange.by, {
+      take: (answer) => {
+        channel.answeredAt = Date.now();
+        channel.restsUntil = 0;
+        if (isFinal(answer)) this.#settle(exchange, answer);
+        else this.#inVain(exchange, answer);
+      },
+      failed: () => {
+        if (channel.restsUntil === 0) channel.restsUntil = Date.now() + restMs;
+        this.#inVain(exchange, null);
+      },
     });
-    const head = Buffer.alloc(2);
-    head.writeUInt16BE(question.length);
-    socket.write(Buffer.concat([head, question]));
-  });
+    if (exchange.settled) forget();
+    else exchange.forgets.push(forget);
+  }
+
+  #probe(channel: Channel, question: Question): void {
+    channel.restsUntil = Date.now() + restMs;
+    const take = (): void => {
+      channel.answeredAt = Date.now();
+      channel.restsUntil = 0;
+    };
+    const forget = channel.ask(question, 'udp', { take, failed: () => undefined });
+    setTimeout(forget, againMs).unref();
+  }
+
+  #inVain(exchange: Exchange, answer: Buffer | null): void {
+    exchange.open--;
+    if (exchange.settled) return;
+    const { channels, next } = exchange;
+    if (answer && !(exchange.worst && isUnknown(exchange.worst))) exchange.worst = answer;
+    const more = channels[next];
+    // That there is no such name is not doubted for the sake of a server that may be dead.
+    const worthIt = more !== undefined && !(more.restsUntil > 0 && exchange.worst && isUnknown(exchange.worst));
+    if (worthIt) this.#askNext(exchange, Date.now());
+    else if (exchange.open === 0 || more !== undefined) this.#settle(exchange, exchange.worst);
+  }
+
+  #settle(exchange: Exchange, answer: Buffer | null): void {
+    if (exchange.settled) return;
+    exchange.settled = true;
+    this.#exchanges.delete(exchange);
+    for (const forget of exchange.forgets) forget();
+    exchange.done(answer && asAsked(answer, exchange.question));
+  }
+
+  #overtake(): void {
+    const now = Date.now();
+    for (const exchange of this.#exchanges) {
+      const all = exchange.next >= exchange.channels.length;
+      if (now - exchange.lastAt >= hedgeMs) this.#noteSilence(exchange, now);
+      if (now - exchange.startedAt >= patienceMs || isEnough(exchange, now)) this.#settle(exchange, exchange.worst);
+      else if (now - exchange.lastAt >= (all ? againMs : hedgeMs) && (!all || exchange.by === 'udp'))
+        this.#askNext(exchange, now);
+    }
+    if (now - this.#idleCheckedAt > idleMs) this.#closeIdle(now);
+    if (this.#exchanges.size === 0 && this.#channels.size === 0 && this.#sweep) {
+      clearInterval(this.#sweep);
+      this.#sweep = null;
+    }
+  }
+
+  /** Slow is not dead: only one that has answered nobody since rests. */
+  #noteSilence({ channels, askedAt }: Exchange, now: number): void {
+    for (const [position, at] of askedAt.entries()) {
+      const channel = channels[position] as Channel;
+      if (at > 0 && now - at >= hedgeMs && channel.answeredAt < at && channel.restsUntil === 0)
+        channel.restsUntil = now + restMs;
+    }
+  }
+
+  #closeIdle(now: number): void {
+    this.#idleCheckedAt = now;
+    for (const [key, channel] of this.#channels) {
+      if (now - channel.usedAt < idleMs || !channel.isIdle) continue;
+      channel.close();
+      this.#channels.delete(key);
+    }
+  }
+
+  #inOrder(servers: readonly Server[], now: number): readonly Channel[] {
+    const channels = servers.slice(0, serversMax).flatMap((server) => this.#channel(server, now) ?? []);
+    if (channels.every(({ restsUntil }) => restsUntil === 0)) return channels;
+    return [
+      ...channels.filter(({ restsUntil }) => restsUntil === 0),
+      ...channels.filter(({ restsUntil }) => restsUntil > 0),
+    ];
+  }
+
+  #channel(server: Server, now: number): Channel | null {
+    const key = `${server.namespacePath} ${server.address}`;
+    let channel = this.#channels.get(key);
+    if (channel === undefined) {
+      if (this.#channels.size >= channelsMax) this.#closeIdle(now + idleMs);
+      if (this.#channels.size >= channelsMax) return null;
+      channel = new Channel(server);
+      this.#channels.set(key, channel);
+    }
+    channel.usedAt = now;
+    return channel;
+  }
 }
+
+const isUnknown = (answer: Buffer): boolean => codeOf(answer) === Code.NXDomain;
+
+/**
+ * One that cannot say may be overruled by one that can; as with dockerd also one that knows no such name, unless it is the
+ * authority: the second server may be that of a private domain.
+ */
+function isFinal(answer: Buffer): boolean {
+  const code = codeOf(answer);
+  if (code === Code.NXDomain) return isAuthoritative(answer);
+  return code !== Code.ServFail && code !== Code.Refused && code !== Code.NotImp;
+}
+
+/** There is an answer of a kind, and the others are silent. */
+const isEnough = ({ worst, lastAt, next, channels }: Exchange, now: number): boolean =>
+  worst !== null && next >= channels.length && now - lastAt >= (isUnknown(worst) ? hedgeMs : againMs);

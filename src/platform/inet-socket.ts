@@ -1,7 +1,6 @@
-/** Sockets that Node does not make: opened in another network namespace, or bound and nothing more. */
+/** Sockets that Node does not make: bound and nothing more. */
 import { type Address, bytesOf } from '../lib/ip.ts';
 import { check, declare, isErrno } from './libc.ts';
-import { inNamespace } from './namespace.ts';
 
 const AF_INET = 2;
 const AF_INET6 = 10;
@@ -22,21 +21,6 @@ const getsockopt_ = declare<[number, number, number, Uint8Array, Uint8Array], nu
   'int getsockopt(int fd, int level, int name, void *value, void *length)',
 );
 const close_ = declare<[number], number>('int close(int fd)');
-
-/** A bound socket of the namespace kept at `path`, to be handed to Node as a descriptor. TCP: not listening yet. */
-export function bindInNamespace(path: string, kind: 'tcp' | 'udp', address: Uint8Array, port: number): number {
-  const type = (kind === 'tcp' ? SOCK.STREAM : SOCK.DGRAM) | SOCK.NONBLOCK | SOCK.CLOEXEC;
-  const fd = inNamespace(path, 'net', () => check(socket_(AF_INET, type, 0), 'socket', kind));
-  try {
-    if (kind === 'tcp') set(fd, SOL_SOCKET, SO.REUSEADDR, 1, kind);
-    const name = socketName({ family: 4, value: BigInt(`0x${Buffer.from(address).toString('hex')}`) }, port);
-    check(bind_(fd, name, name.length), 'bind', `${kind} port ${port} in ${path}`);
-    return fd;
-  } catch (error) {
-    close_(fd);
-    throw error;
-  }
-}
 
 /**
  * Takes a port, so that nobody else gets it, and does nothing with what arrives there: TCP is refused, UDP is lost.

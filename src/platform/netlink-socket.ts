@@ -2,13 +2,14 @@
  * netlink(7): requests to the kernel over a socket, in binary messages, answered at once.
  * The kernel does what a message asks before `send` returns, so reading the answer never waits.
  */
-import { check, declare, SystemError } from './libc.ts';
+import { check, declare, isErrno, SystemError } from './libc.ts';
 
 const AF_NETLINK = 16;
 const SOCK_RAW = 3;
 const SOCK_CLOEXEC = 0o2000000;
 export const NLM_F = { REQUEST: 1, ACK: 4, EXCL: 0x200, CREATE: 0x400, DUMP: 0x300 } as const;
 const NLMSG = { ERROR: 2, DONE: 3 } as const;
+const MSG_DONTWAIT = 0x40;
 const NLA_TYPE = 0x3fff;
 export const NLA_F_NESTED = 0x8000;
 const headerSize = 16;
@@ -45,13 +46,7 @@ export class NetlinkSocket {
    */
   request(type: number, flags: number, header: Buffer, detail: string, attributes_: readonly Buffer[] = []): Buffer[] {
     const sequence = ++this.#sequence;
-    const body = Buffer.concat([header, ...attributes_]);
-    const message = Buffer.alloc(headerSize + body.length);
-    message.writeUInt32LE(message.length, 0);
-    message.writeUInt16LE(type, 4);
-    message.writeUInt16LE(flags | NLM_F.REQUEST | NLM_F.ACK, 6);
-    message.writeUInt32LE(sequence, 8);
-    body.copy(message, headerSize);
+    const message = this.#message(type, flags | NLM_F.ACK, Buffer.concat([header, ...attributes_]));
     check(send_(this.#fd, message, message.length, 0), 'netlink', detail);
 
     const bodies: Buffer[] = [];
@@ -73,6 +68,31 @@ export class NetlinkSocket {
         offset += (size + 3) & ~3;
       }
     }
+  }
+
+  /** Sends messages that the kernel takes all together or not at all. Throws the first errno. */
+  batch(messages: readonly { type: number; flags: number; body: Buffer }[], detail: string): void {
+    this.#sequence++;
+    const bytes = Buffer.concat(messages.map(({ type, flags, body }) => this.#message(type, flags, body)));
+    check(send_(this.#fd, bytes, bytes.length, 0), 'netlink', detail);
+    // Only failures are answered, and are there by now.
+    try {
+      check(recv_(this.#fd, this.#buffer, bufferSize, MSG_DONTWAIT), 'netlink', detail);
+    } catch (error) {
+      if (isErrno(error, 'EAGAIN')) return;
+      throw error;
+    }
+    throw new SystemError('netlink', -this.#buffer.readInt32LE(headerSize), detail);
+  }
+
+  #message(type: number, flags: number, body: Buffer): Buffer {
+    const message = Buffer.alloc((headerSize + body.length + 3) & ~3);
+    message.writeUInt32LE(headerSize + body.length, 0);
+    message.writeUInt16LE(type, 4);
+    message.writeUInt16LE(flags | NLM_F.REQUEST, 6);
+    message.writeUInt32LE(this.#sequence, 8);
+    body.copy(message, headerSize);
+    return message;
   }
 }
 
