@@ -20,7 +20,7 @@ import type { ContainerRecord, MountPoint } from './types.ts';
 export async function statContainerPath(set: ContainerSet, ref: string, at: string): Promise<PathStat> {
   const container = await open(set, ref);
   try {
-    return await located(ref, at, set.parts.layers.files.stat(container.root, at));
+    return await located(set, container, ref, at, set.parts.layers.files.stat(container.root, at));
   } finally {
     container.release();
   }
@@ -35,7 +35,13 @@ export async function packContainerPath(
 ): Promise<{ readonly stat: PathStat; readonly archive: AsyncIterable<Uint8Array> }> {
   const container = await open(set, ref);
   try {
-    const { stat, chunks } = await located(ref, at, set.parts.layers.files.pack(container.root, at, as));
+    const { stat, chunks } = await located(
+      set,
+      container,
+      ref,
+      at,
+      set.parts.layers.files.pack(container.root, at, as),
+    );
     set.announce(containerEvent(container.record, as === 'archive' ? 'archive-path' : 'copy'));
     return { stat, archive: thenRelease(chunks, container) };
   } catch (error) {
@@ -58,7 +64,7 @@ export async function unpackIntoContainer(
     const mounts = mountsToRun(record).map(({ destination }) => destination);
     const owner = ownedByUser ? ownerOf(container) : null;
     const placed = set.parts.layers.files.place({ root, path: at, mounts, keepKinds, owner, from, signal });
-    await located(ref, at, placed);
+    await located(set, container, ref, at, placed);
     set.announce(containerEvent(record, 'extract-to-dir'));
   } finally {
     container.release();
@@ -149,10 +155,18 @@ function ownerOf({ record, hostPath }: OpenContainer): { readonly uid: number; r
   return { uid, gid };
 }
 
-async function located<T>(ref: string, at: string, work: Promise<T>): Promise<T> {
+async function located<T>(
+  set: ContainerSet,
+  { record }: OpenContainer,
+  ref: string,
+  at: string,
+  work: Promise<T>,
+): Promise<T> {
   try {
     return await work;
   } catch (error) {
+    // Removed meanwhile, and its tree with it.
+    if (set.records.get(record.id) === undefined) throw notFound(`No such container: ${ref}`, { cause: error });
     if (!(error instanceof EngineError && error.kind === 'not-found')) throw error;
     throw notFound(`Could not find the file ${at} in container ${ref}`, { cause: error });
   }

@@ -61,6 +61,12 @@ export async function launch(set: ContainerSet, record: ContainerRecord): Promis
       .catch((error: unknown) => {
         const owner = network.sharedWith;
         if (owner && !parts.runtime.isAlive(launchedOf(owner))) throw networkOwnerRests(owner.id);
+        const init = shared.pidNamespaceOf;
+        // The kernel starts nothing where the first process has gone.
+        if (init && !parts.runtime.isAlive({ ...init, monitorPid: 0 })) {
+          const why = `container ${init.id} is not running`;
+          throw conflict(`cannot join PID of a non running container: ${init.id}: ${why}`, { cause: error });
+        }
         throw error;
       });
     undo.defer(() => parts.runtime.delete(id));

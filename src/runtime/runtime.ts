@@ -538,7 +538,8 @@ class OciRuntime implements LocalRuntime {
         command: cmd[0] ?? '',
         log,
         outputBytesMax: options.outputBytesMax,
-        processes: () => this.processes(id),
+        // Forgotten with the container: then there are none.
+        processes: () => this.processes(id).catch(() => []),
         enter: (work) => this.#ready(this.#views).enter(work),
       });
     };

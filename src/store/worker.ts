@@ -90,6 +90,9 @@ class Database {
   #firstSeq: number;
 
   constructor(file: string) {
+    // Environments of containers are in it, and passwords in those; its directory may be open to all.
+    fs.closeSync(fs.openSync(file, 'a', 0o600));
+    for (const each of [file, `${file}-wal`]) if (fs.existsSync(each)) fs.chmodSync(each, 0o600);
     this.#sqlite = new DatabaseSync(file);
     const sqlite = this.#sqlite;
     sqlite.exec('PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL');

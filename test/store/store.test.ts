@@ -62,6 +62,15 @@ describe('store', () => {
     assert.deepEqual(second.damaged, []);
   });
 
+  it('is read by nobody else, also one that could be once', async (t) => {
+    const directory = scratch(t);
+    const file = `${directory}/records.db`;
+    fs.writeFileSync(file, '', { mode: 0o644 });
+    const store = await opened(t, directory);
+    await store.commit([store.collection<Thing>(things).put({ id: 'a', count: 1 })]);
+    for (const each of [file, `${file}-wal`]) assert.equal(fs.statSync(each).mode & 0o777, 0o600, each);
+  });
+
   it('shows a change only when it is durable, in the order of the calls, and frozen', async (t) => {
     const store = await opened(t, scratch(t));
     const collection = store.collection<Thing>(things);
