@@ -3,7 +3,7 @@ import type { NewEvent } from '../event/types.ts';
 import { forbidden, invalid, notFound } from '../lib/errors.ts';
 import type { NetworkId } from '../lib/ids.ts';
 import { parseMac } from '../network/mac.ts';
-import { portsToPublish } from '../network/ports.ts';
+import { portsToJoin } from '../network/ports.ts';
 import type { Endpoint, Endpoints, LiveSandbox, NetworkRecord, Place } from '../network/types.ts';
 import type { EndpointSettings } from './api.ts';
 import { namesOf, portOptions, writeHosts, writeResolvConf } from './networking.ts';
@@ -97,7 +97,7 @@ export async function connect(
     }
     if (Object.hasOwn(record.endpoints, network.name))
       throw forbidden(`endpoint with name ${record.name} already exists in network ${network.name}`);
-    const ports = portsToPublish(portOptions(record.config, record.hostConfig));
+    const ports = portsToJoin(portOptions(record.config, record.hostConfig));
     const place = await set.parts.networks.connect(live, endpoint, ports);
     try {
       await settle(set, record as RunningRecord, place, network, 'connect');
@@ -122,7 +122,7 @@ export async function disconnect(set: ContainerSet, ref: string, networkRef: str
       await set.commit({ ...record, endpoints });
       return;
     }
-    const ports = portsToPublish(portOptions(record.config, record.hostConfig));
+    const ports = portsToJoin(portOptions(record.config, record.hostConfig));
     const place = await set.parts.networks.disconnect(live, network.name, ports);
     await settle(set, record as RunningRecord, place, network, 'disconnect');
   });

@@ -2,7 +2,7 @@
 import { conflict, EngineError, messageOf } from '../lib/errors.ts';
 import type { ContainerId } from '../lib/ids.ts';
 import { nowNano, rfc3339Nano } from '../lib/time.ts';
-import { portsToPublish } from '../network/ports.ts';
+import { portsToJoin } from '../network/ports.ts';
 import type { Place } from '../network/types.ts';
 import { networkEvents } from './endpoints.ts';
 import { healthAtStart, probePlan } from './health.ts';
@@ -163,7 +163,7 @@ async function joinNetwork(
     containerName: record.name,
     endpoints: record.endpoints,
     ...namesOf(set, record),
-    ports: portsToPublish(portOptions(record.config, record.hostConfig)),
+    ports: portsToJoin(portOptions(record.config, record.hostConfig)),
     namespace,
   });
   undo.defer(() => networks.leave(record.id, place));

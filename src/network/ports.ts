@@ -79,6 +79,19 @@ export function portsToPublish(options: PortOptions): Map<string, PortBinding[]>
   );
 }
 
+/** As `portsToPublish`, and exposed ports that are not published, without bindings: drivers of plugins are told of them. */
+export function portsToJoin(options: PortOptions): Map<string, readonly PortBinding[]> {
+  const ports = new Map<string, readonly PortBinding[]>(portsToPublish(options));
+  for (const key of Object.keys(options.exposedPorts ?? {})) {
+    const { first, last, protocol } = parseContainerPorts(key);
+    for (let port = first; port <= last; port++) {
+      const name = `${port}/${protocol}`;
+      if (!ports.has(name)) ports.set(name, []);
+    }
+  }
+  return ports;
+}
+
 /** `0` asks for any port, as none does. */
 function normalHostPort(text: string): string {
   if (text === '') return '';

@@ -64,8 +64,7 @@ export class RemoteCalls {
   }
 
   async createNetwork({ id, driver, options, internal, enableIPv6, pools, ipam }: NetworkRecord): Promise<void> {
-    const dataOf = (isV6: boolean) =>
-      pools.filter(({ subnet }) => subnet.includes(':') === isV6).map((pool) => ipamData(pool, ipam.driver));
+    const dataOf = (isV6: boolean) => pools.filter(({ subnet }) => subnet.includes(':') === isV6).map(ipamData);
     const nothing = { AddressSpace: 'null', Pool: '0.0.0.0/0' };
     await this.network(driver, 'CreateNetwork', {
       NetworkID: id,
@@ -181,7 +180,8 @@ export class RemoteCalls {
     options: CallOptions,
   ) {
     try {
-      return await this.#plugins.call(name, method, body, { timeoutMs, ...options });
+      // Whether there is such a plugin was checked before anything was made of it.
+      return await this.#plugins.call(name, method, body, { timeoutMs, expected: true, ...options });
     } catch (error) {
       // As libnetwork tells them.
       if (error instanceof PluginRefusal && error.status === 200 && !error.message.startsWith(method))
@@ -194,11 +194,11 @@ export class RemoteCalls {
 const wrong = (method: string, what: string, value: unknown): EngineError =>
   new PluginRefusal(200, `${method}: the driver's ${what} makes no sense: ${JSON.stringify(value)}`);
 
-function ipamData({ subnet, gateway, reserved }: Pool, ipamDriver: string) {
+function ipamData({ subnet, gateway, reserved, addressSpace = 'LocalDefault' }: Pool) {
   const length = subnet.split('/')[1];
   const aux = Object.entries(reserved).map(([name, address]) => [name, `${address}/${length}`]);
   return {
-    AddressSpace: ipamDriver === 'default' ? 'LocalDefault' : ipamDriver,
+    AddressSpace: addressSpace,
     Pool: subnet,
     ...(gateway === '' ? {} : { Gateway: `${gateway}/${length}` }),
     ...(aux.length === 0 ? {} : { AuxAddresses: Object.fromEntries(aux) }),

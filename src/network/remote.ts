@@ -121,6 +121,7 @@ export class Remotes {
           gateway,
           reserved: config.auxiliaryAddresses ?? {},
           poolId,
+          addressSpace: space,
         };
         // Released as a whole when an address of it cannot be had.
         const at = pools.push({ ...pool, reserved: {}, gateway: '' }) - 1;
@@ -379,7 +380,6 @@ function freeName(live: LiveSandbox, own: Joined, prefix: string): string {
 /** Ports as libnetwork tells drivers of them. */
 function portOptions(ports: Ports): Options {
   const all = [...ports].map(([key, bindings]) => ({ ...parseContainerPorts(key), bindings }));
-  if (all.length === 0) return {};
   return {
     'com.docker.network.endpoint.exposedports': all.map(({ first, protocol }) => ({
       Proto: protocolNumbers[protocol],

@@ -34,6 +34,7 @@ export function recordOf(
   if (driver === 'host' || driver === 'null') throw forbidden(`only one instance of "${driver}" network is allowed`);
   const isPlugin = prepared !== null && prepared.scope !== null;
   if (driver !== 'bridge' && driver !== 'macvlan' && !isPlugin) throw notFound(`plugin "${driver}" not found`);
+  if (request.ipam.driver === 'null' && !isPlugin) throw invalid('ipv4 pool is empty');
   if (!['', 'default'].includes(request.ipam.driver) && !prepared?.pools)
     throw notFound(`plugin "${request.ipam.driver}" not found`);
   if (driver === 'bridge') checkBridgeOptions(request);
@@ -55,7 +56,8 @@ export function recordOf(
     ipam: {
       driver: request.ipam.driver || 'default',
       options: request.ipam.options,
-      config: configOf(request, chosen),
+      // As dockerd shows a network that gives no addresses.
+      config: request.ipam.driver === 'null' ? [{ subnet: '0.0.0.0/0' }] : configOf(request, chosen),
     },
     pools: chosen,
     userSubnets: request.ipam.config.some(({ subnet }) => (subnet ?? '') !== ''),

@@ -81,7 +81,7 @@ export interface JoinRequest {
   readonly dns: readonly string[];
   /** As of a `LiveSandbox`. */
   readonly keepsSingleLabels?: boolean | undefined;
-  /** `80/tcp` → requested bindings, from PortBindings and PublishAllPorts. */
+  /** `80/tcp` → requested bindings, from PortBindings and PublishAllPorts; none for what is only exposed. */
   readonly ports: ReadonlyMap<string, readonly PortBinding[]>;
 }
 
@@ -158,8 +158,9 @@ export interface Pool {
   readonly gateway: string;
   /** Never given: name → address. */
   readonly reserved: Readonly<Record<string, string>>;
-  /** What the IPAM plugin that has it calls it. */
+  /** What the IPAM plugin that has it calls it, and the address space it took it from. */
   readonly poolId?: string | undefined;
+  readonly addressSpace?: string | undefined;
 }
 
 /** `POST /networks/create`. */

@@ -54,7 +54,8 @@ export class Drivers {
 
   /** Path on the host. `id` is of the mount: each is unmounted once, under the same one. */
   async mount(driver: string, name: string, id: string): Promise<string> {
-    const { Mountpoint } = await this.#call(driver, 'Mount', { Name: name, ID: id });
+    // After a reboot the plugin may come up later than the engine.
+    const { Mountpoint } = await this.#call(driver, 'Mount', { Name: name, ID: id }, { expected: true });
     if (typeof Mountpoint !== 'string' || !Mountpoint.startsWith('/') || Mountpoint.includes('\0')) {
       throw new PluginRefusal(
         200,

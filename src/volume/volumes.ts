@@ -4,8 +4,6 @@
  *
  * What concerns one volume runs in its lane, so a server that does not answer delays only who wants that volume.
  */
-import { realpathSync } from 'node:fs';
-import fs from 'node:fs/promises';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { NewEvent } from '../event/types.ts';
@@ -18,7 +16,8 @@ import type { Collection, Store, Write } from '../store/types.ts';
 import { copyUp } from './copy-up.ts';
 import { ForeignVolumes, isSilent, noSuchVolume } from './foreign.ts';
 import { hasOptions, listed, prunable, type Users, view } from './list.ts';
-import { isMountedAt, mountLocal, type Patience, patienceDefault, unmountLocal } from './local-mount.ts';
+import { bytesBelow, LocalFiles } from './local-files.ts';
+import { mountLocal, type Patience, patienceDefault, unmountLocal } from './local-mount.ts';
 import { checkDriverOptions, checkName } from './rules.ts';
 import type { Claim, VolumeRecord, VolumeRequest, VolumesApi } from './types.ts';
 
@@ -38,13 +37,10 @@ export interface VolumesOptions {
 
 /** So long the end of a container waits for a driver to unmount; it goes on behind. */
 const releaseMs = 10_000;
-/** Begins no volume's name. */
-const trashPrefix = '.removed-';
 
 export class Volumes implements VolumesApi {
   readonly #options: VolumesOptions;
-  /** Without links, as the kernel names what is mounted below. */
-  readonly #dir: string;
+  readonly #files: LocalFiles;
   readonly #patience: Patience;
   readonly #records: Collection<VolumeRecord>;
   readonly #lanes: Lanes;
@@ -58,15 +54,15 @@ export class Volumes implements VolumesApi {
 
   constructor(options: VolumesOptions) {
     this.#options = options;
-    this.#dir = path.join(realpathSync(path.dirname(options.dir)), path.basename(options.dir));
     this.#patience = options.patience ?? patienceDefault;
+    this.#files = new LocalFiles(options.dir, this.#patience, options.log);
     this.#records = options.store.collection<VolumeRecord>({ kind: 'volume', schema: 1 });
     this.#lanes = new Lanes(options.log);
     this.#foreign = new ForeignVolumes(options.plugins, options.store, options.log);
   }
 
   pathOf(name: string): string {
-    return path.join(this.#dir, name, '_data');
+    return this.#files.pathOf(name);
   }
 
   // The API ---------------------------------------------------------------------------------------------------------
@@ -181,13 +177,10 @@ export class Volumes implements VolumesApi {
     });
   }
 
-  async #makeLocal(name: string, request: VolumeRequest, created: string): Promise<VolumeRecord> {
+  async #makeLocal(name: string, { labels = null, options = null }: VolumeRequest, created: string) {
     checkName(name);
-    checkDriverOptions(name, request.options);
-    // What a crash left at this place belongs to nobody.
-    await this.#deleteFiles(name);
-    await fs.mkdir(this.pathOf(name), { recursive: true, mode: 0o755 });
-    const { labels = null, options = null } = request;
+    checkDriverOptions(name, options);
+    await this.#files.make(name);
     return { id: name, created, driver: 'local', labels, options };
   }
 
@@ -231,7 +224,7 @@ export class Volumes implements VolumesApi {
       await this.#lanes.enter(name, async () => {
         this.#going.delete(name);
         if (this.#records.get(name) !== undefined) this.#foreign.keep(name);
-        else if (!(await this.#foreign.discard(name))) await this.#deleteFiles(name);
+        else if (!(await this.#foreign.discard(name))) await this.#files.remove(name);
       });
     }
   }
@@ -317,8 +310,6 @@ export class Volumes implements VolumesApi {
    */
   async reconcile(running: Iterable<{ readonly volume: string; readonly holder: string }>): Promise<void> {
     const { log } = this.#options;
-    const dir = this.#dir;
-    await fs.mkdir(dir, { recursive: true, mode: 0o711 });
     const held = new Set<string>();
     for (const { volume, holder } of running) {
       held.add(`${holder} ${volume}`);
@@ -326,10 +317,10 @@ export class Volumes implements VolumesApi {
       if (record === undefined || !hasFileSystem(record)) continue;
       this.#holders.set(volume, (this.#holders.get(volume) ?? new Set()).add(holder));
     }
-    const unclaimed = (await fs.readdir(dir)).filter((name) => this.#records.get(name) === undefined);
+    const unclaimed = (await this.#files.names()).filter((name) => this.#records.get(name) === undefined);
     const unheld = [...this.#records.values()].filter((r) => hasFileSystem(r) && !this.#holders.has(r.id));
     for (const name of unclaimed) {
-      await this.#deleteFiles(name).catch((error: unknown) => log.error({ volume: name, error }, 'sweeping failed'));
+      await this.#files.remove(name).catch((error: unknown) => log.error({ volume: name, error }, 'sweeping failed'));
     }
     for (const { id } of unheld) {
       void this.#lanes
@@ -389,25 +380,7 @@ export class Volumes implements VolumesApi {
     } finally {
       this.#going.delete(name);
     }
-    if (isLocal(record)) await this.#deleteFiles(name);
-  }
-
-  /** Moved aside at once, deleted behind. What is still mounted there is never deleted into. */
-  async #deleteFiles(name: string): Promise<void> {
-    const { log } = this.#options;
-    const dir = this.#dir;
-    const volume = this.pathOf(name);
-    if (isMountedAt(volume)) await unmountLocal(volume, this.#patience);
-    const trash = name.startsWith(trashPrefix) ? name : `${trashPrefix}${newId<string>()}`;
-    try {
-      if (trash !== name) await fs.rename(path.join(dir, name), path.join(dir, trash));
-    } catch (error) {
-      if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return;
-      throw error;
-    }
-    void fs
-      .rm(path.join(dir, trash), { recursive: true, force: true })
-      .catch((error: unknown) => log.error({ volume: name, error }, 'deleting the files of a volume failed'));
+    if (isLocal(record)) await this.#files.remove(name);
   }
 }
 
@@ -421,23 +394,3 @@ export const volumeEvent = (
 
 const isLocal = ({ driver }: VolumeRecord): boolean => driver === 'local';
 const hasFileSystem = (record: VolumeRecord): boolean => isLocal(record) && hasOptions(record);
-
-/** Sizes of all files, hard links once. What vanishes meanwhile counts nothing. */
-async function bytesBelow(directory: string): Promise<number> {
-  const seen = new Set<number>();
-  const waiting = [directory];
-  let bytes = 0;
-  for (let at = waiting.pop(); at !== undefined; at = waiting.pop()) {
-    for (const entry of await fs.readdir(at, { withFileTypes: true }).catch(() => [])) {
-      const file = path.join(at, entry.name);
-      if (entry.isDirectory()) waiting.push(file);
-      else if (entry.isFile()) {
-        const stat = await fs.lstat(file).catch(() => null);
-        if (stat === null || seen.has(stat.ino)) continue;
-        if (stat.nlink > 1) seen.add(stat.ino);
-        bytes += stat.size;
-      }
-    }
-  }
-  return bytes;
-}

@@ -79,7 +79,7 @@ describe('a network driver', () => {
     await create('mine', subnet);
     const first = await runs(
       'mine',
-      { ExposedPorts: { '80/tcp': {} } },
+      { ExposedPorts: { '80/tcp': {}, '90/udp': {} } },
       { PortBindings: { '80/tcp': [{ HostPort: '8080' }] } },
     );
     const second = await runs('mine');
@@ -109,7 +109,10 @@ describe('a network driver', () => {
       NetworkID,
       EndpointID,
       Options: {
-        'com.docker.network.endpoint.exposedports': [{ Proto: 6, Port: 80 }],
+        'com.docker.network.endpoint.exposedports': [
+          { Proto: 6, Port: 80 },
+          { Proto: 17, Port: 90 },
+        ],
         'com.docker.network.portmap': [{ Proto: 6, IP: '', Port: 80, HostIP: '', HostPort: 8080, HostPortEnd: 8080 }],
       },
     });
