@@ -6,7 +6,7 @@ import { parseMac } from '../network/mac.ts';
 import { portsToJoin } from '../network/ports.ts';
 import type { Endpoint, Endpoints, LiveSandbox, NetworkRecord, Place } from '../network/types.ts';
 import type { EndpointSettings } from './api.ts';
-import { namesOf, portOptions, writeHosts, writeResolvConf } from './networking.ts';
+import { namesOf, portOptions, updateNetworkFiles } from './networking.ts';
 import { isRunning, type RunningRecord } from './running.ts';
 import type { ContainerSet } from './set.ts';
 import type { ContainerRecord } from './types.ts';
@@ -153,7 +153,7 @@ async function settle(
 ): Promise<void> {
   const after = { ...record, ...place };
   await set.commit(after, [networkEvent(record, network.id, network, action)]);
-  await Promise.all([writeHosts(set, after), writeResolvConf(set, after)]);
+  await updateNetworkFiles(set, record, after);
 }
 
 function networkEvent(

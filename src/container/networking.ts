@@ -1,4 +1,5 @@
 /** What a container's options mean for its network: ports to publish, and the files that name things. */
+import { createHash } from 'node:crypto';
 import fs from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
@@ -7,10 +8,13 @@ import {
   type DnsOptions,
   hostnameFile,
   hostsFile,
+  parseResolvConf,
   readHostResolvConf,
   resolvConf,
   resolvConfOfHostNetwork,
   resolvConfOfNames,
+  withOwnAddresses,
+  withServers,
 } from '../network/files.ts';
 import { resolverAddress } from '../network/names.ts';
 import { hasNames } from '../network/nameserver.ts';
@@ -79,27 +83,65 @@ export function namesOf(set: ContainerSet, record: ContainerRecord): Pick<LiveSa
   return { dns, keepsSingleLabels: dnsOptions.some((option) => /^ndots:0*[1-9]/.test(option)) };
 }
 
-/** Writes /etc/resolv.conf as the container's networks are now: in place, since a running container has the file bound. */
-export async function writeResolvConf(set: ContainerSet, record: ContainerRecord): Promise<void> {
+/** /etc/resolv.conf for the container's networks as they are now. */
+async function resolvConfOf(set: ContainerSet, record: ContainerRecord): Promise<string> {
   const host = await readHostResolvConf();
   const dns = dnsOf(set, record);
-  const write = (text: string) => fs.writeFile(path.join(set.dirOf(record.id), 'resolv.conf'), text);
-  if ('host' in record.endpoints) await write(resolvConfOfHostNetwork(host, dns));
-  else if (Object.keys(record.endpoints).some(hasNames)) await write(resolvConfOfNames(host, dns, resolverAddress));
-  else await write(resolvConf(host, dns));
+  if ('host' in record.endpoints) return resolvConfOfHostNetwork(host, dns);
+  if (isAnswered(record)) return resolvConfOfNames(host, dns, resolverAddress);
+  return resolvConf(host, dns);
+}
+
+const isAnswered = ({ endpoints }: ContainerRecord): boolean => Object.keys(endpoints).some(hasNames);
+
+/** In place, since a running container has the file bound. Beside it what was written, by which edits are known. */
+async function writeResolvConf(set: ContainerSet, record: ContainerRecord): Promise<void> {
+  const text = await resolvConfOf(set, record);
+  const file = path.join(set.dirOf(record.id), 'resolv.conf');
+  await Promise.all([fs.writeFile(file, text), fs.writeFile(`${file}.hash`, hashOf(text))]);
+}
+
+const hashOf = (text: string): string => createHash('sha256').update(text).digest('hex');
+
+/** These files are the container's to write: what is larger is not read. */
+const fileBytesMax = 1024 * 1024;
+
+/** Brings the files of a running container up to date with its networks; what was edited there stays as it is. */
+export async function updateNetworkFiles(
+  set: ContainerSet,
+  before: ContainerRecord,
+  record: ContainerRecord,
+): Promise<void> {
+  const dir = set.dirOf(record.id);
+  const [resolv, hosts] = [path.join(dir, 'resolv.conf'), path.join(dir, 'hosts')];
+  const readable = async (file: string): Promise<boolean> => (await fs.stat(file)).size <= fileBytesMax;
+  if (await readable(hosts)) {
+    const own = { hostname: hostnameOf(record), domainname: record.config.Domainname };
+    const text = await fs.readFile(hosts, 'utf8');
+    const after = withOwnAddresses(text, addressesOf(before), addressesOf(record), own);
+    if (after !== text) await fs.writeFile(hosts, after);
+  }
+  if (!(await readable(resolv))) return;
+  const text = await fs.readFile(resolv, 'utf8');
+  const isOurs = hashOf(text) === (await fs.readFile(`${resolv}.hash`, 'utf8').catch(() => ''));
+  if (isOurs) await writeResolvConf(set, record);
+  else if (isAnswered(before) !== isAnswered(record)) {
+    const { nameservers } = parseResolvConf(await resolvConfOf(set, record));
+    await fs.writeFile(resolv, withServers(text, nameservers));
+  }
 }
 
 const hostnameOf = ({ id, config, hostConfig, endpoints }: ContainerRecord): string =>
   config.Hostname || ('host' in endpoints || hostConfig.UTSMode === 'host' ? os.hostname() : id.slice(0, 12));
 
-/** Writes /etc/hosts of a container as its networks are now: in place, since a running container has the file bound. */
-export async function writeHosts(set: ContainerSet, record: ContainerRecord): Promise<void> {
+/** In place, since a running container has the file bound. */
+async function writeHosts(set: ContainerSet, record: ContainerRecord): Promise<void> {
   const joined = joinedOf(record.endpoints);
   const base = 'host' in record.endpoints ? await fs.readFile('/etc/hosts', 'utf8').catch(() => undefined) : undefined;
   await fs.writeFile(
     path.join(set.dirOf(record.id), 'hosts'),
     hostsFile({
-      addresses: joined.flatMap(({ ipv4, ipv6 }) => [ipv4, ipv6]).filter((address) => address !== ''),
+      addresses: addressesOf(record),
       hostname: hostnameOf(record),
       domainname: record.config.Domainname,
       extraHosts: record.hostConfig.ExtraHosts ?? [],
@@ -109,6 +151,11 @@ export async function writeHosts(set: ContainerSet, record: ContainerRecord): Pr
     }),
   );
 }
+
+const addressesOf = ({ endpoints }: ContainerRecord): readonly string[] =>
+  joinedOf(endpoints)
+    .flatMap(({ ipv4, ipv6 }) => [ipv4, ipv6])
+    .filter((address) => address !== '');
 
 export const joinedOf = (endpoints: Endpoints): readonly Joined[] =>
   Object.values(endpoints)

@@ -149,9 +149,37 @@ export function hostsFile(options: HostsOptions): string {
     if (resolved !== '') text += `${resolved}\t${name}\n`;
   }
   for (const { address, names } of options.linked ?? []) text += `${address}\t${names}\n`;
-  const full = options.domainname === '' ? '' : `${options.hostname}.${options.domainname} `;
-  for (const address of options.addresses) text += `${address}\t${full}${options.hostname}\n`;
+  for (const address of options.addresses) text += ownLine(address, options);
   return text;
+}
+
+type OwnName = Pick<HostsOptions, 'hostname' | 'domainname'>;
+
+const ownLine = (address: string, { hostname, domainname }: OwnName): string =>
+  `${address}\t${domainname === '' ? '' : `${hostname}.${domainname} `}${hostname}\n`;
+
+/** A hosts file, perhaps edited, of a container that has other addresses now: its own lines go and come, all others stay. */
+export function withOwnAddresses(
+  text: string,
+  before: readonly string[],
+  now: readonly string[],
+  own: OwnName,
+): string {
+  const gone = new Set(before.filter((address) => !now.includes(address)).map((address) => ownLine(address, own)));
+  const lines: readonly string[] = (text === '' || text.endsWith('\n') ? text : `${text}\n`).match(/.*\n/g) ?? [];
+  const kept = lines.filter((line) => !gone.has(line)).join('');
+  const come = now.filter((address) => !before.includes(address)).map((address) => ownLine(address, own));
+  return kept + come.filter((line) => !lines.includes(line)).join('');
+}
+
+/** A resolv.conf that somebody edited, with other servers in the place of the first and all else as it is. */
+export function withServers(text: string, servers: readonly string[]): string {
+  const lines = servers.map((server) => `nameserver ${server}\n`).join('');
+  const others = text.replace(/^[ \t]*nameserver\b.*\n?/gm, '');
+  const at = text.search(/^[ \t]*nameserver\b/m);
+  if (at < 0) return `${lines}${text}`;
+  // Everything before the first of them is as long in both.
+  return `${others.slice(0, at)}${lines}${others.slice(at)}`;
 }
 
 /** A hosts file with another address for a link; lines that somebody wrote otherwise stay. */

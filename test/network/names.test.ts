@@ -1,5 +1,7 @@
 /** Names in networks of the user's, asked by real resolvers inside containers. */
 import assert from 'node:assert/strict';
+import fs from 'node:fs';
+import path from 'node:path';
 import { before, test } from 'node:test';
 import { startEngine, type TestEngine } from '../support/engine.ts';
 import { importBusybox } from '../support/images.ts';
@@ -95,4 +97,58 @@ test('an internal network answers its own names and asks nobody outside', async 
   assert.deepEqual(await lookUp('one', 'two'), [await addressOf('two', 'inner')]);
   const { stdout, stderr } = await engine.docker(['exec', 'two', 'nslookup', 'outside.example']);
   assert.match(stdout + stderr, /SERVFAIL|can't find/);
+});
+
+const read = (name: string, file: string): Promise<string> => docker('exec', name, 'cat', file);
+
+test('what a container wrote into its files stays through connect, disconnect and rename; a restart begins anew', async () => {
+  await docker('network', 'create', 'side');
+  await start('writer', '--hostname', 'scribe', '--add-host', 'fixed:192.0.2.7', '--add-host', 'host:host-gateway');
+  await docker('exec', 'writer', 'sh', '-c', 'echo "192.0.2.8 mine" >> /etc/hosts; echo "# mine" >> /etc/resolv.conf');
+  const hosts = await read('writer', '/etc/hosts');
+  await docker('network', 'connect', 'side', 'writer');
+  const address = await addressOf('writer', 'side');
+  assert.equal(await read('writer', '/etc/hosts'), `${hosts}${address}\tscribe\n`);
+  const resolvConf = await read('writer', '/etc/resolv.conf');
+  assert.deepEqual(resolvConf.match(/^nameserver.*|^# mine$/gm), ['nameserver 127.0.0.11', '# mine']);
+  await docker('rename', 'writer', 'author');
+  await docker('network', 'disconnect', 'side', 'author');
+  assert.equal(await read('author', '/etc/hosts'), hosts);
+  assert.doesNotMatch(await read('author', '/etc/resolv.conf'), /127\.0\.0\.11/);
+  assert.match(await read('author', '/etc/resolv.conf'), /^nameserver .*\n(.*\n)*# mine$/m);
+  assert.equal(await read('author', '/etc/hostname'), 'scribe\n');
+  await docker('restart', '-t0', 'author');
+  for (const file of ['/etc/hosts', '/etc/resolv.conf']) assert.doesNotMatch(await read('author', file), /mine/);
+  assert.match(await read('author', '/etc/hosts'), /^192\.0\.2\.7\tfixed$/m);
+});
+
+test('host-gateway in a network of the user’s is its gateway', async () => {
+  await start('guest', '--network', 'front', '--add-host', 'host.docker.internal:host-gateway');
+  const { Gateway } = (await engine.api('GET', '/v1.26/containers/guest/json')).json().NetworkSettings.Networks.front;
+  assert.match(
+    await read('guest', '/etc/hosts'),
+    new RegExp(`^${Gateway.replaceAll('.', '\\.')}\thost.docker.internal$`, 'm'),
+  );
+  assert.equal((await engine.docker(['exec', 'guest', 'ping', '-c1', '-W1', 'host.docker.internal'])).code, 0);
+});
+
+test('files that the user mounted are not touched, and containers that share a network share its files', async () => {
+  const own = path.join(engine.paths.directory, 'own-hosts');
+  fs.writeFileSync(own, '127.0.0.1 localhost\n192.0.2.9 own\n');
+  await start('mounted', '--network', 'front', '-v', `${own}:/etc/hosts`);
+  await docker('network', 'connect', 'back', 'mounted');
+  assert.equal(await read('mounted', '/etc/hosts'), '127.0.0.1 localhost\n192.0.2.9 own\n');
+  assert.deepEqual(
+    await lookUp('mounted', 'web'),
+    [await addressOf('web', 'front')],
+    'names are answered all the same',
+  );
+  await start('owner', '--network', 'front', '--hostname', 'landlord');
+  await start('lodger', '--network', 'container:owner');
+  await docker('exec', 'lodger', 'sh', '-c', 'echo "192.0.2.10 shared" >> /etc/hosts');
+  for (const file of ['/etc/hosts', '/etc/hostname', '/etc/resolv.conf'])
+    assert.equal(await read('lodger', file), await read('owner', file));
+  assert.match(await read('owner', '/etc/hosts'), /shared/);
+  await docker('network', 'connect', 'back', 'owner');
+  assert.match(await read('lodger', '/etc/hosts'), new RegExp(`${await addressOf('owner', 'back')}\tlandlord`));
 });
