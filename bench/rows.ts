@@ -12,6 +12,7 @@ import { commitRows } from './rows-commit.ts';
 import { fileRows } from './rows-files.ts';
 import { healthRows } from './rows-health.ts';
 import { logRows } from './rows-logs.ts';
+import { networkRows } from './rows-network.ts';
 import { statsRows } from './rows-stats.ts';
 
 export interface Row {
@@ -280,6 +281,7 @@ export const rows: readonly Row[] = [
   ...fileRows,
   ...healthRows,
   ...logRows,
+  ...networkRows,
   {
     id: 'memory-container',
     title: 'helper processes of one running container, private',
