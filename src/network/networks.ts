@@ -55,6 +55,9 @@ export function createNetworks(options: NetworksOptions): Networks {
   return new LocalNetworks(options);
 }
 
+/** Networks that a prune removes at the same time. */
+const pruneWidth = 8;
+
 /** Rules that somebody flushed are back within two of these. */
 const watchMs = 1000;
 
@@ -217,17 +220,20 @@ class LocalNetworks implements Networks {
 
   async prune(isWanted: (network: NetworkRecord) => boolean): Promise<readonly string[]> {
     const removed: string[] = [];
-    for (const network of this.list()) {
-      if (predefined.includes(network.name) || !isWanted(network)) continue;
+    const wanted = this.list().filter((network) => !predefined.includes(network.name) && isWanted(network));
+    const remove = async ({ id, name }: NetworkRecord): Promise<void> => {
       try {
-        removed.push((await this.remove(network.id)).name);
+        await this.remove(id);
+        removed.push(name);
       } catch (error) {
         // In use, or removed by somebody else meanwhile.
         if (!(error instanceof EngineError && ['forbidden', 'not-found'].includes(error.kind))) throw error;
       }
-    }
+    };
+    // Bridges that go in one turn cost the kernel as much as one.
+    while (wanted.length > 0) await Promise.all(wanted.splice(0, pruneWidth).map(remove));
     await this.#store.commit([], [{ type: 'network', action: 'prune', id: '', attributes: { reclaimed: '0' } }]);
-    return removed;
+    return removed.sort();
   }
 
   check(endpoint: Endpoint): void {

@@ -260,8 +260,8 @@ export class Sandboxes {
       this.#wire(live.sandbox.namespacePath, network, joined);
       return await this.#moveGateway(live, after, ports);
     } catch (error) {
-      await this.#unwire(live, joined);
-      await this.#moveGateway(after, live, ports).catch((failure: unknown) => {
+      const undone = this.#unwire(live, joined).then(() => this.#moveGateway(after, live, ports));
+      await undone.catch((failure: unknown) => {
         this.#parts.log.error({ error: failure, container: live.containerName }, 'a failed connect was not undone');
       });
       throw error;
@@ -408,7 +408,7 @@ export class Sandboxes {
   /** The interface goes at once: the namespace lives on. */
   async #unwire(live: LiveSandbox, joined: Joined): Promise<void> {
     await this.#parts.remotes.leave(live.sandbox.namespacePath, joined);
-    if (joined.hostInterface !== '') this.#parts.wires.host.removeLinks([joined.hostInterface]);
+    if (joined.hostInterface !== '') await Netlink.removeLinksSlowly([joined.hostInterface]);
     else this.#removeInside(live, joined);
     this.#release(live.containerId, joined);
   }

@@ -2,7 +2,7 @@
 import { unavailable } from '../lib/errors.ts';
 import type { NetworkId } from '../lib/ids.ts';
 import type { Log } from '../lib/log.ts';
-import type { Netlink } from '../platform/netlink.ts';
+import { Netlink } from '../platform/netlink.ts';
 import { type BridgeSettings, ensureBridge } from './bridge.ts';
 import { ensureParent, type MacvlanParent, parentNameOf } from './macvlan.ts';
 import { Addresses } from './pools.ts';
@@ -103,7 +103,7 @@ export class Wires {
     return up;
   }
 
-  /** What was made for the network. Removing a link makes the calling thread wait some 30 ms: all asked for in one turn go together. */
+  /** What was made for the network. Removing a link takes the kernel some 30 ms: all asked for in one turn go together, and a thread waits. */
   removeLink(record: NetworkRecord): Promise<void> {
     const made = record.driver === 'macvlan' ? record.madeParent === true : record.foreignBridge !== true;
     const name = record.driver === 'macvlan' ? parentNameOf(record) : record.bridgeName;
@@ -113,12 +113,7 @@ export class Wires {
       const done = new Promise<void>((resolve, reject) => {
         setImmediate(() => {
           this.#doomed = null;
-          try {
-            this.host.removeLinks([...names]);
-            resolve();
-          } catch (error) {
-            reject(error);
-          }
+          Netlink.removeLinksSlowly([...names]).then(resolve, reject);
         });
       });
       this.#doomed = { names, done };

@@ -15,6 +15,15 @@ export function declare<A extends readonly unknown[], R>(prototype: string): (..
   return libc.func(prototype) as unknown as (...args: A) => R;
 }
 
+/** The same, called by another thread, for what makes its caller wait. `errno` is lost: the result has to say all. */
+export function declareSlow<A extends readonly unknown[], R>(prototype: string): (...args: A) => Promise<R> {
+  const slow = libc.func(prototype);
+  return (...args) =>
+    new Promise((resolve, reject) => {
+      slow.async(...args, (error: Error | null, result: R) => (error ? reject(error) : resolve(result)));
+    });
+}
+
 /** Where two names share a number (EAGAIN, EWOULDBLOCK), the first is the one Node's own errors carry. */
 const nameOfErrno = new Map(
   Object.entries(os.constants.errno)

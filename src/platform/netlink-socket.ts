@@ -2,7 +2,7 @@
  * netlink(7): requests to the kernel over a socket, in binary messages, answered at once.
  * The kernel does what a message asks before `send` returns, so reading the answer never waits.
  */
-import { check, declare, isErrno, SystemError } from './libc.ts';
+import { check, declare, declareSlow, isErrno, SystemError } from './libc.ts';
 
 const AF_NETLINK = 16;
 const SOCK_RAW = 3;
@@ -19,6 +19,9 @@ const bufferSize = 64 * 1024;
 const socket_ = declare<[number, number, number], number>('int socket(int domain, int type, int protocol)');
 const close_ = declare<[number], number>('int close(int fd)');
 const send_ = declare<[number, Uint8Array, number, number], number>(
+  'long send(int fd, const void *buf, unsigned long len, int flags)',
+);
+const sendSlowly = declareSlow<[number, Uint8Array, number, number], number>(
   'long send(int fd, const void *buf, unsigned long len, int flags)',
 );
 const recv_ = declare<[number, Uint8Array, number, number], number>(
@@ -45,10 +48,29 @@ export class NetlinkSocket {
    * Throws the kernel's errno as a `SystemError`; `detail` says what was tried.
    */
   request(type: number, flags: number, header: Buffer, detail: string, attributes_: readonly Buffer[] = []): Buffer[] {
-    const sequence = ++this.#sequence;
+    this.#sequence++;
     const message = this.#message(type, flags | NLM_F.ACK, Buffer.concat([header, ...attributes_]));
     check(send_(this.#fd, message, message.length, 0), 'netlink', detail);
+    return this.#answers(detail);
+  }
 
+  /** The same for what the kernel takes its time for: another thread waits. No other request until it has resolved. */
+  async requestSlowly(
+    type: number,
+    flags: number,
+    header: Buffer,
+    detail: string,
+    attributes_: readonly Buffer[] = [],
+  ): Promise<Buffer[]> {
+    this.#sequence++;
+    const message = this.#message(type, flags | NLM_F.ACK, Buffer.concat([header, ...attributes_]));
+    const sent = await sendSlowly(this.#fd, message, message.length, 0);
+    if (sent !== message.length) throw new Error(`netlink ${detail}: the request could not be sent`);
+    return this.#answers(detail);
+  }
+
+  #answers(detail: string): Buffer[] {
+    const sequence = this.#sequence;
     const bodies: Buffer[] = [];
     for (;;) {
       const length = check(recv_(this.#fd, this.#buffer, bufferSize, 0), 'netlink', detail);

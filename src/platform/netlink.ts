@@ -4,6 +4,7 @@
  * A socket belongs for ever to the namespace it was opened in, whatever the calling thread does afterwards. So work inside a
  * container's namespace needs no more than `Netlink.openIn(path)`; every later call is an ordinary system call.
  */
+import { randomInt } from 'node:crypto';
 import { type Address, addressOfBytes, bytesOf, type Family, type Subnet } from '../lib/ip.ts';
 import { isErrno } from './libc.ts';
 import { inNamespace } from './namespace.ts';
@@ -52,8 +53,11 @@ const RT_SCOPE_LINK = 253;
 const RTN_UNICAST = 1;
 const IFF_UP = 1;
 
-/** Group of links about to be removed; an arbitrary number that nobody uses. */
-const removalGroup = 0x51_1b_0a_7e;
+/**
+ * Group of links about to be removed. Another one each time, from a number that other processes do not begin with: what a killed
+ * engine has put into a group and left there goes with nobody else's.
+ */
+let nextRemovalGroup = randomInt(2 ** 24, 2 ** 30);
 
 export interface Link {
   readonly index: number;
@@ -291,24 +295,43 @@ export class Netlink implements Disposable {
    * this thread) wait some 30 ms until no processor uses the link any more, and a group of them waits once.
    */
   removeLinks(names: readonly string[]): void {
+    const group = nextRemovalGroup++;
+    if (!this.#mark(names, group)) return;
+    try {
+      this.#socket.request(RTM.DELLINK, 0, linkHeader({}), 'remove marked links', [uint32(IFLA.GROUP, group)]);
+    } catch (error) {
+      if (!isErrno(error, 'ENODEV')) throw error; // gone by themselves meanwhile
+    }
+  }
+
+  /** The same with the waiting done by another thread. For links of the calling thread's namespace, like `new Netlink()`. */
+  static async removeLinksSlowly(names: readonly string[]): Promise<void> {
+    using links = new Netlink();
+    const group = nextRemovalGroup++;
+    if (!links.#mark(names, group)) return;
+    try {
+      const marked = [uint32(IFLA.GROUP, group)];
+      await links.#socket.requestSlowly(RTM.DELLINK, 0, linkHeader({}), 'remove marked links', marked);
+    } catch (error) {
+      if (!isErrno(error, 'ENODEV')) throw error;
+    }
+  }
+
+  /** Puts links into the group to be removed; false when none of them is there. */
+  #mark(names: readonly string[], group: number): boolean {
     let found = false;
     for (const name of names) {
       try {
         this.#socket.request(RTM.NEWLINK, 0, linkHeader({}), `mark ${name}`, [
           text(IFLA.IFNAME, name),
-          uint32(IFLA.GROUP, removalGroup),
+          uint32(IFLA.GROUP, group),
         ]);
         found = true;
       } catch (error) {
         if (!isErrno(error, 'ENODEV')) throw error;
       }
     }
-    if (!found) return;
-    try {
-      this.#socket.request(RTM.DELLINK, 0, linkHeader({}), 'remove marked links', [uint32(IFLA.GROUP, removalGroup)]);
-    } catch (error) {
-      if (!isErrno(error, 'ENODEV')) throw error; // gone by themselves meanwhile
-    }
+    return found;
   }
 
   /** IPv6 addresses count at once, without looking for others that have them. */
