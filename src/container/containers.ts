@@ -114,7 +114,11 @@ export function createContainers(parts: ContainerParts): ContainerService {
         hostnamePath: fileOf('hostname'),
         hostsPath: fileOf('hosts'),
         logPath: record.logDriver === 'json-file' && record.state.is !== 'created' ? set.logPath(record.id) : '',
-        health: isRunning(record) && record.health ? (set.live(record.id).health ?? record.health) : record.health,
+        // The results are in memory; the status is the record's, as in lists and events.
+        health:
+          isRunning(record) && record.health
+            ? { ...(set.live(record.id).health ?? record.health), status: record.health.status }
+            : record.health,
         execIds: execs.idsOf(record.id),
         graphDriverData: parts.layers.describeWritable(record.id),
         sizes: size ? await sizesOf(set, record) : null,

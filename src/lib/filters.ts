@@ -1,5 +1,6 @@
 /** The `filters` parameter of lists, prunes and events. */
 import { invalid, messageOf } from './errors.ts';
+import { Pattern } from './pattern.ts';
 
 export type Filters = ReadonlyMap<string, readonly string[]>;
 
@@ -53,10 +54,10 @@ export function matchesLabels(filters: Filters, labels: Readonly<Record<string, 
 }
 
 /** A name filter is a regular expression; one that is none matches as text. */
-export function compilePattern(value: string): RegExp {
+export function compilePattern(value: string): Pattern {
   try {
-    return new RegExp(value);
+    return new Pattern(value);
   } catch {
-    return new RegExp(value.replace(/[.*+?^${}()|[\]\\]/g, '\\$&'));
+    return new Pattern(value.replace(/[.*+?^${}()|[\]\\]/g, '\\$&'));
   }
 }

@@ -1,13 +1,14 @@
 /** Labels and variables of a container that go with each of its lines: options `labels`, `labels-regex`, `env`, `env-regex`. */
 import { invalid, messageOf } from '../lib/errors.ts';
+import { Pattern } from '../lib/pattern.ts';
 import { parseTag } from './tag.ts';
 import type { LogOptions, LogSubject } from './types.ts';
 
 /** Throws 'invalid' for what JavaScript does not know as a regular expression; `(?i)` in front is Go's for any case. */
-export function parseRegex(text: string): RegExp {
+export function parseRegex(text: string): Pattern {
   const [, flags = '', rest = text] = /^\(\?([ims]+)\)(.*)$/s.exec(text) ?? [];
   try {
-    return new RegExp(rest, flags);
+    return new Pattern(rest, flags);
   } catch (error) {
     throw invalid(`error parsing regexp: ${messageOf(error)}`);
   }

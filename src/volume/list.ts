@@ -1,6 +1,7 @@
 /** Volumes as clients see them, and the filters of list and prune. */
 import { invalid } from '../lib/errors.ts';
 import { type Filters, matchesLabels, someValue } from '../lib/filters.ts';
+import { Pattern } from '../lib/pattern.ts';
 import type { VolumeJson, VolumeRecord } from './types.ts';
 
 /** Names of volumes in use, with the containers that use them. */
@@ -75,7 +76,7 @@ function danglingIn(filters: Filters): boolean | null {
 /** A name filter is a regular expression; one that is none matches as text. */
 function compile(value: string): { test(name: string): boolean } {
   try {
-    return new RegExp(value);
+    return new Pattern(value);
   } catch {
     return { test: (name) => name.includes(value) };
   }

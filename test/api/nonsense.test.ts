@@ -124,3 +124,21 @@ test('networks that no machine can have', async () => {
     await engine.call('DELETE', `/containers/${Id}`);
   }
 });
+
+test('expressions that JavaScript would search for ever hold up nobody', async () => {
+  const Labels = { [`${'a'.repeat(60)}!`]: 'v' };
+  const LogConfig = { Type: 'json-file', Config: { 'labels-regex': '(a+)+$' } };
+  const { Id } = await engine.call('POST', '/containers/create', {
+    ...body({ LogConfig }),
+    Cmd: ['echo', 'x'],
+    Labels,
+  });
+  await engine.call('POST', `/containers/${Id}/start`);
+  await engine.call('POST', `/containers/${Id}/wait`);
+  const soon = { timeoutMs: 10_000 };
+  assert.match((await engine.api('GET', `/containers/${Id}/logs?stdout=1&details=1`, undefined, soon)).text, / x\n$/);
+  await engine.call('POST', `/containers/${Id}/rename?name=${'a'.repeat(60)}_`);
+  const filters = encodeURIComponent(JSON.stringify({ name: ['^(a+)+$'] }));
+  assert.deepEqual(await engine.call('GET', `/containers/json?all=1&filters=${filters}`, undefined, soon), []);
+  await engine.call('DELETE', `/containers/${Id}`);
+});
