@@ -6,7 +6,7 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { forbidden, messageOf } from '../lib/errors.ts';
-import { formatAddress, overlap, parseAddress, parseCidr } from '../lib/ip.ts';
+import { overlap } from '../lib/ip.ts';
 import type { Log } from '../lib/log.ts';
 import type { Netlink } from '../platform/netlink.ts';
 import { PluginRefusal } from '../plugin/errors.ts';
@@ -15,17 +15,9 @@ import type { Collection, Store } from '../store/types.ts';
 import { parsePool, type TakenSubnet } from './pools.ts';
 import { parseContainerPorts } from './ports.ts';
 import { failed, type Options, RemoteCalls } from './remote-calls.ts';
+import { addressed, type HeldAddress, RemoteIpams } from './remote-ipam.ts';
 import { plugIn, plugOut } from './remote-link.ts';
-import type {
-  Endpoint,
-  IpamConfig,
-  Joined,
-  LiveSandbox,
-  NetworkRecord,
-  NetworkRequest,
-  Pool,
-  PortBinding,
-} from './types.ts';
+import type { Endpoint, Joined, LiveSandbox, NetworkRecord, NetworkRequest, Pool, PortBinding } from './types.ts';
 
 const builtinDrivers = ['bridge', 'host', 'null', 'macvlan'];
 const builtinIpams = ['', 'default', 'null'];
@@ -49,7 +41,7 @@ interface EndpointRecord {
   /** Empty: one of ours. */
   readonly driver: string;
   readonly ipam: string;
-  readonly addresses: readonly { readonly poolId: string; readonly address: string }[];
+  readonly addresses: readonly HeldAddress[];
 }
 
 /** So long the end of a container waits for a plugin, twice; it goes on behind. */
@@ -60,6 +52,7 @@ export type Ports = ReadonlyMap<string, readonly PortBinding[]>;
 
 export class Remotes {
   readonly #calls: RemoteCalls;
+  readonly #ipams: RemoteIpams;
   readonly #store: Pick<Store, 'commit'>;
   readonly #host: Netlink;
   readonly #log: Log;
@@ -69,6 +62,7 @@ export class Remotes {
 
   constructor(plugins: Plugins, store: Pick<Store, 'collection' | 'commit'>, host: Netlink, log: Log) {
     this.#calls = new RemoteCalls(plugins);
+    this.#ipams = new RemoteIpams(this.#calls, (plugin, work) => this.#quietly(plugin, work));
     this.#store = store;
     this.#host = host;
     this.#log = log;
@@ -83,66 +77,13 @@ export class Remotes {
     const wanted = { driver, ipam: request.ipam };
     if (!isRemote(wanted)) return null;
     const scope = isRemoteDriver(wanted) ? await this.#calls.scope(driver) : null;
-    const pools = isRemoteIpam(wanted) ? await this.#requestPools(request) : null;
+    const pools = isRemoteIpam(wanted) ? await this.#ipams.requestPools(request) : null;
     return { scope, pools: request.ipam.driver === 'null' ? [] : pools };
   }
 
-  async abandon(ipamDriver: string, pools: readonly Pool[]): Promise<void> {
-    for (const { poolId, gateway, reserved } of pools) {
-      if (poolId === undefined) continue;
-      for (const address of [gateway, ...Object.values(reserved)].filter(Boolean))
-        await this.#quietly(ipamDriver, () =>
-          this.#ipam(ipamDriver, 'ReleaseAddress', { PoolID: poolId, Address: address }),
-        );
-      await this.#quietly(ipamDriver, () => this.#ipam(ipamDriver, 'ReleasePool', { PoolID: poolId }));
-    }
-  }
-
-  async #requestPools({ ipam, enableIPv6 }: NetworkRequest): Promise<readonly Pool[]> {
-    const { driver } = ipam;
-    const space = await this.#calls.addressSpace(driver);
-    const isV6 = ({ subnet }: IpamConfig): boolean => subnet?.includes(':') === true;
-    const asked: (IpamConfig & { readonly v6: boolean })[] = ipam.config.map((each) => ({ ...each, v6: isV6(each) }));
-    if (!asked.some(({ v6 }) => !v6)) asked.unshift({ v6: false });
-    if (enableIPv6 && !asked.some(({ v6 }) => v6)) asked.push({ v6: true });
-    const pools: Pool[] = [];
-    try {
-      for (const config of asked) {
-        const { poolId, subnet, gateway } = await this.#calls.requestPool(driver, {
-          AddressSpace: space,
-          Pool: config.subnet ?? '',
-          SubPool: config.ipRange ?? '',
-          Options: ipam.options ?? {},
-          V6: config.v6,
-        });
-        const pool: Pool = {
-          subnet,
-          range: config.ipRange || subnet,
-          gateway,
-          reserved: config.auxiliaryAddresses ?? {},
-          poolId,
-          addressSpace: space,
-        };
-        // Released as a whole when an address of it cannot be had.
-        const at = pools.push({ ...pool, reserved: {}, gateway: '' }) - 1;
-        const { driver: _, ...held } = { driver, ...pool };
-        const own = gateway || (await this.#gateway(driver, poolId, config.gateway ?? ''));
-        pools[at] = { ...held, reserved: {}, gateway: own };
-        for (const address of Object.values(pool.reserved))
-          await this.#calls.requestAddress(driver, poolId, address, {});
-        pools[at] = { ...held, gateway: own };
-      }
-      return pools;
-    } catch (error) {
-      await this.abandon(driver, pools);
-      throw error;
-    }
-  }
-
-  async #gateway(driver: string, poolId: string, wanted: string): Promise<string> {
-    const options = { RequestAddressType: 'com.docker.network.gateway' };
-    const plain = wanted.replace(/\/\d+$/, '');
-    return (await this.#calls.requestAddress(driver, poolId, plain, options)).replace(/\/\d+$/, '');
+  /** Gives back pools of a network that is no more, or came to nothing. */
+  abandon(ipamDriver: string, pools: readonly Pool[]): Promise<void> {
+    return this.#ipams.releasePools(ipamDriver, pools);
   }
 
   /** Subnets of a bridge have to be its own, whoever gave them. */
@@ -187,7 +128,7 @@ export class Remotes {
     try {
       await this.#store.commit([this.#records.put(record)]);
       if (ipam !== '') {
-        const { addresses, changes } = await this.#requestAddresses(ipam, network, endpoint, after);
+        const { addresses, changes } = await this.#ipams.requestAddresses(ipam, network, endpoint, after);
         record = { ...record, addresses };
         after = { ...after, ...changes };
         await this.#store.commit([this.#records.put(record)]);
@@ -204,32 +145,6 @@ export class Remotes {
     } catch (error) {
       await this.#takeBack(record);
       throw failed(`failed to create endpoint ${live.containerName} on network ${network.name}`, error);
-    }
-  }
-
-  async #requestAddresses(ipam: string, { pools, internal }: NetworkRecord, { requested }: Endpoint, { mac }: Joined) {
-    const { needsMac } = await this.#calls.ipamCapabilities(ipam);
-    const options = needsMac ? { 'com.docker.network.endpoint.macaddress': mac } : {};
-    const addresses: { poolId: string; address: string }[] = [];
-    let changes: Partial<Joined> = {};
-    try {
-      for (const family of [4, 6] as const) {
-        const pool = pools.find(({ subnet }) => subnet.includes(':') === (family === 6));
-        if (pool?.poolId === undefined) continue;
-        const wish = parseAddress((family === 4 ? requested.ipv4 : requested.ipv6) || '');
-        const cidr = await this.#calls.requestAddress(ipam, pool.poolId, wish ? formatAddress(wish) : '', options);
-        addresses.push({ poolId: pool.poolId, address: cidr.replace(/\/\d+$/, '') });
-        const gateway = internal ? '' : pool.gateway;
-        changes = {
-          ...changes,
-          ...addressed(cidr, family),
-          ...(family === 4 ? { gateway } : { ipv6Gateway: gateway }),
-        };
-      }
-      return { addresses, changes };
-    } catch (error) {
-      await this.#releaseAddresses(ipam, addresses);
-      throw error;
     }
   }
 
@@ -304,26 +219,13 @@ export class Remotes {
 
   /** At start: endpoints that no living container has are taken back, and IPAM drivers that forget are told again what is held. */
   reconcile(networks: readonly NetworkRecord[], live: ReadonlySet<string>): void {
-    for (const record of this.#records.values())
-      if (!live.has(record.id) && !this.#own.has(record.id)) void this.#takeBack(record);
-    for (const network of networks.filter(isRemoteIpam))
-      void this.#quietly(network.ipam.driver, () => this.#replay(network, live));
-  }
-
-  async #replay({ ipam, pools }: NetworkRecord, live: ReadonlySet<string>): Promise<void> {
-    const { driver, options } = ipam;
-    if (!(await this.#calls.ipamCapabilities(driver)).needsReplay) return;
-    const AddressSpace = await this.#calls.addressSpace(driver);
-    for (const { subnet, range, gateway, poolId } of pools) {
-      const SubPool = range === subnet ? '' : range;
-      const V6 = subnet.includes(':');
-      await this.#calls.requestPool(driver, { AddressSpace, Pool: subnet, SubPool, Options: options ?? {}, V6 });
-      if (poolId === undefined) continue;
-      if (gateway !== '') await this.#gateway(driver, poolId, gateway);
-      const held = [...this.#records.values()].filter(({ id }) => live.has(id)).flatMap(({ addresses }) => addresses);
-      for (const { address } of held.filter((each) => each.poolId === poolId))
-        await this.#calls.requestAddress(driver, poolId, address, {});
+    for (const record of this.#records.values()) {
+      if (live.has(record.id) || this.#own.has(record.id)) continue;
+      this.#takeBack(record).catch((error: unknown) => this.#log.error({ error }, messageOf(error)));
     }
+    const held = [...this.#records.values()].filter(({ id }) => live.has(id)).flatMap(({ addresses }) => addresses);
+    for (const network of networks.filter(isRemoteIpam))
+      void this.#quietly(network.ipam.driver, () => this.#ipams.replay(network, held));
   }
 
   /** The record goes unless the driver of the endpoint is silent: then it is asked again at the next start. */
@@ -333,18 +235,9 @@ export class Remotes {
     this.#own.delete(id);
     const isDone =
       driver === '' || (await this.#quietly(driver, () => this.#calls.network(driver, 'DeleteEndpoint', body)));
-    const isFree = await this.#releaseAddresses(ipam, addresses);
+    const isFree = await this.#ipams.releaseAddresses(ipam, addresses);
     if (isDone && isFree) await this.#store.commit([this.#records.remove(id)]);
   }
-
-  async #releaseAddresses(ipam: string, addresses: EndpointRecord['addresses']): Promise<boolean> {
-    let isFree = true;
-    for (const { poolId: PoolID, address: Address } of addresses)
-      isFree = (await this.#quietly(ipam, () => this.#ipam(ipam, 'ReleaseAddress', { PoolID, Address }))) && isFree;
-    return isFree;
-  }
-
-  #ipam = (driver: string, method: string, body: unknown) => this.#calls.ipam(driver, method, body);
 
   /** False when the plugin did not answer. What it refuses is logged and done. */
   async #quietly(plugin: string, work: () => Promise<unknown>): Promise<boolean> {
@@ -357,14 +250,6 @@ export class Remotes {
     }
   }
 }
-
-const addressed = (cidr: string, family: 4 | 6): Partial<Joined> => {
-  const parsed = parseCidr(cidr);
-  if (parsed === undefined) return {};
-  const text = formatAddress(parsed.address);
-  const { prefixLength } = parsed;
-  return family === 4 ? { ipv4: text, ipv4PrefixLength: prefixLength } : { ipv6: text, ipv6PrefixLength: prefixLength };
-};
 
 /** A name inside that no other interface of the container has. */
 function freeName(live: LiveSandbox, own: Joined, prefix: string): string {

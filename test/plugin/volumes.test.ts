@@ -5,7 +5,7 @@ import os from 'node:os';
 import path from 'node:path';
 import { after, afterEach, before, describe, test } from 'node:test';
 import { eventually } from '../support/command.ts';
-import { TestEngine } from '../support/engine.ts';
+import { clis, TestEngine } from '../support/engine.ts';
 import { importBusybox } from '../support/images.ts';
 import { makeCertificates } from '../support/registry.ts';
 import { TestPlugin } from './support.ts';
@@ -128,6 +128,27 @@ describe('a driver is used', () => {
     assert.equal(status, 200);
     await eventually(() => assert.deepEqual(mounts(), []));
   });
+
+  for (const cli of clis) {
+    test(`${cli.name} names driver and options with --mount and with -v`, async () => {
+      const mount = 'type=volume,source=data,target=/y,volume-driver=one,volume-opt=size=5';
+      const words = ['run', '--rm', '--mount', mount, '--volume-driver', 'one', '-v', 'more:/x', 'busybox'];
+      await engine.mustDocker([...words, 'sh', '-c', 'echo hi > /y/f; echo ho > /x/f'], { cli });
+      assert.equal(fs.readFileSync(`${plugin.state}/volumes/data/f`, 'utf8'), 'hi\n');
+      assert.equal(fs.readFileSync(`${plugin.state}/volumes/more/f`, 'utf8'), 'ho\n');
+      const made = plugin.calls('VolumeDriver.Create').map(({ body }) => body);
+      assert.deepEqual(made, [
+        { Name: 'more', Opts: null },
+        { Name: 'data', Opts: { size: '5' } },
+      ]);
+      const listed = await engine.mustDocker(
+        ['volume', 'ls', '-f', 'driver=one', '--format', '{{.Driver}} {{.Name}}'],
+        { cli },
+      );
+      assert.deepEqual(listed.trim().split('\n'), ['one data', 'one more']);
+      await eventually(() => assert.deepEqual(mounts(), []));
+    });
+  }
 
   test('an anonymous volume goes with its container', async () => {
     const id = await container({ Binds: ['/x'], VolumeDriver: 'one' });
