@@ -25,19 +25,21 @@ import {
   timeOf,
 } from './confined.ts';
 import type { Part } from './tar/assemble.ts';
-import { encodeHeader, endOfArchive, paddingOf, type TarEntry, type TarType } from './tar/format.ts';
-import { type Found, walk } from './walk.ts';
+import { blockSize, encodeHeader, endOfArchive, paddingOf, type TarEntry, type TarType } from './tar/format.ts';
+import { type Found, type Listed, walkListed } from './walk.ts';
 
 const O_PATH = 0x200000;
 
 /** Attributes that belong to a file wherever it is. */
 const keptAttribute = /^(security\.capability$|user\.(?!overlay\.))/;
+const zeros = Buffer.alloc(blockSize);
 export const noAttributes: ReadonlyMap<ByteString, Buffer> = new Map();
 
 /** Something found, and the name it gets in the archive. */
 export interface Named extends Omit<Found, 'path'> {
   readonly as: ByteString;
 }
+type NamedListed = Omit<Listed, 'path'> & { readonly as: ByteString };
 
 /** Turns files into entries; a file met again under another name becomes a hard link to the first. */
 export class Packer {
@@ -50,20 +52,53 @@ export class Packer {
   }
 
   /** Nothing for a socket, and for what has gone since it was found. */
-  *entry(found: Named): Generator<Part, void> {
+  *entry(found: Named | NamedListed): Generator<Part, void> {
+    if (found.stats === null || found.stats.isFile()) {
+      yield* this.#file(found);
+      return;
+    }
     const type = typeOf(found.stats);
     if (type === undefined) return; // a socket: nothing an archive could hold
     const firstName = this.#firstName(found, type);
     if (firstName !== undefined) {
       yield encodeHeader({ ...this.#own(entryOf(found, 'link')), linkName: firstName });
-    } else if (type === 'file') {
-      yield* file(found, (entry) => this.#own(entry));
     } else {
       try {
         yield encodeHeader(this.#own(entryOf(found, type)));
       } catch (error) {
         if (!isErrno(error, 'ENOENT', 'EINVAL')) throw error; // a link that is gone, or no link any more
       }
+    }
+  }
+
+  *#file({ dir, name, as }: Named | NamedListed): Generator<Part, void> {
+    let opened: ReturnType<typeof openFile>;
+    try {
+      opened = openFile(dir, name);
+    } catch (error) {
+      if (isErrno(error, 'ENOENT', 'ELOOP', 'ENXIO')) return; // gone since it was listed
+      throw error;
+    }
+    if (opened === null) return; // no file any more
+    const { fd, stats } = opened;
+    const found = { dir, name, as, stats };
+    let ours = true; // the receiver may leave at any yield
+    try {
+      const firstName = this.#firstName(found, 'file');
+      if (firstName !== undefined) {
+        yield encodeHeader({ ...this.#own(entryOf(found, 'link')), linkName: firstName });
+        return;
+      }
+      const names = listAttributes(fd);
+      const attributes = names.length === 0 ? noAttributes : attributesOf(found, names);
+      const entry = this.#own({ ...entryOf(found, 'file'), attributes });
+      yield encodeHeader(entry);
+      ours = false;
+      yield { fd, offset: 0, length: entry.size, name: as, mayShrink: true };
+      const padding = paddingOf(entry.size);
+      if (padding > 0) yield zeros.subarray(0, padding);
+    } finally {
+      if (ours) fs.closeSync(fd);
     }
   }
 
@@ -80,24 +115,6 @@ export class Packer {
     if (known === undefined) this.#firstNames.set(inode, as);
     return known;
   }
-}
-
-function* file(found: Named, own: (entry: TarEntry) => TarEntry): Generator<Part, void> {
-  let opened: ReturnType<typeof openFile>;
-  try {
-    opened = openFile(found.dir, found.name);
-  } catch (error) {
-    if (isErrno(error, 'ENOENT', 'ELOOP', 'ENXIO')) return; // gone since it was listed
-    throw error;
-  }
-  if (opened === null) return; // no file any more
-  const names = listAttributes(opened.fd);
-  const attributes = names.length === 0 ? noAttributes : attributesOf(found, names);
-  const entry = own({ ...entryOf({ ...found, stats: opened.stats }, 'file'), attributes });
-  yield encodeHeader(entry);
-  yield { fd: opened.fd, offset: 0, length: entry.size, name: found.as, mayShrink: true };
-  const padding = paddingOf(entry.size);
-  if (padding > 0) yield Buffer.alloc(padding);
 }
 
 function typeOf(stats: fs.BigIntStats): TarType | undefined {
@@ -199,7 +216,7 @@ function* packDirectory(
 ): Generator<Part, void> {
   const packer = new Packer(ids);
   if (top !== null) yield* packer.entry({ dir: fd, name: '.', as: top, stats });
-  for (const found of walk(fd, (dir) => !isPseudo(dir))) {
+  for (const found of walkListed(fd, (dir) => !isPseudo(dir))) {
     yield* packer.entry({ ...found, as: top === null ? found.path : `${top}/${found.path}` });
   }
   yield endOfArchive();

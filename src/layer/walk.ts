@@ -14,11 +14,29 @@ export interface Found {
   readonly stats: fs.BigIntStats;
 }
 
+/** What its directory lists as a regular file, not looked at yet. */
+export type Listed = Omit<Found, 'stats'> & { readonly stats: null };
+
+/** As `walkListed`, with a look at everything. */
+export function* walk(top: string | number, enter?: (dir: number) => boolean): Generator<Found, void> {
+  for (const found of walkListed(top, enter)) {
+    if (found.stats !== null) {
+      yield found;
+      continue;
+    }
+    const stats = unlessGone(() => fs.lstatSync(pathAt(found.dir, found.name), { bigint: true }));
+    if (stats !== undefined) yield { ...found, stats };
+  }
+}
+
 /**
  * Everything below `top` (a path, or an open directory that stays the caller's), directories before what is in them, each directory's names in byte order. What vanishes on the
  * way is left out, as are directories nested deeper than a path can name, and what is in directories that `enter` refuses.
  */
-export function* walk(top: string | number, enter: (dir: number) => boolean = () => true): Generator<Found, void> {
+export function* walkListed(
+  top: string | number,
+  enter: (dir: number) => boolean = () => true,
+): Generator<Found | Listed, void> {
   const root = typeof top === 'number' ? top : fs.openSync(top, O_RDONLY | O_DIRECTORY);
   try {
     const waiting: ByteString[] = [''];
@@ -28,7 +46,13 @@ export function* walk(top: string | number, enter: (dir: number) => boolean = ()
       const below: ByteString[] = [];
       try {
         if (!enter(dir)) continue;
-        for (const name of fs.readdirSync(`/proc/self/fd/${dir}`, { encoding: 'latin1' }).sort()) {
+        const listing = fs.readdirSync(`/proc/self/fd/${dir}`, { encoding: 'latin1', withFileTypes: true });
+        for (const entry of listing.sort((a, b) => (a.name < b.name ? -1 : 1))) {
+          const { name } = entry;
+          if (entry.isFile()) {
+            yield { dir, name, path: path === '' ? name : `${path}/${name}`, stats: null };
+            continue;
+          }
           const stats = unlessGone(() => fs.lstatSync(pathAt(dir, name), { bigint: true }));
           if (stats === undefined) continue;
           const found = { dir, name, path: path === '' ? name : `${path}/${name}`, stats };
