@@ -399,23 +399,30 @@ function encodeRecord(key: ByteString, value: Buffer): Buffer {
 
 function encodeBlock(header: RawHeader & { readonly prefix: ByteString }): Buffer {
   const block = Buffer.alloc(blockSize);
-  const octal = (value: number, start: number, length: number) =>
-    block.write(value.toString(8).padStart(length - 1, '0'), start, 'latin1');
+  const octal = (value: number, start: number, length: number) => {
+    let left = value;
+    for (let at = start + length - 2; at >= start; at--) {
+      const higher = Math.floor(left / 8);
+      block[at] = 48 + left - 8 * higher;
+      left = higher;
+    }
+  };
   block.write(header.name, 0, 100, 'latin1');
   octal(header.mode, 100, 8);
   octal(header.uid, 108, 8);
   octal(header.gid, 116, 8);
   octal(header.size, 124, 12);
   octal(header.seconds, 136, 12);
-  block.write('        ', 148, 'latin1');
-  block.write(header.flag, 156, 'latin1');
-  block.write(header.linkName, 157, 100, 'latin1');
+  block.fill(32, 148, 156);
+  block[156] = header.flag.charCodeAt(0);
+  if (header.linkName !== '') block.write(header.linkName, 157, 100, 'latin1');
   block.write('ustar\x0000', 257, 'latin1');
   octal(header.major, 329, 8);
   octal(header.minor, 337, 8);
-  block.write(header.prefix, 345, 155, 'latin1');
+  if (header.prefix !== '') block.write(header.prefix, 345, 155, 'latin1');
   let sum = 0;
-  for (const byte of block) sum += byte;
-  block.write(`${sum.toString(8).padStart(6, '0')}\0 `, 148, 'latin1');
+  for (let at = 0; at < blockSize; at++) sum += block[at] as number;
+  octal(sum, 148, 7);
+  block[154] = 0;
   return block;
 }
