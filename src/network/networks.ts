@@ -8,7 +8,7 @@
 import { createHash } from 'node:crypto';
 import type { Config } from '../config/types.ts';
 import type { NewEvent } from '../event/types.ts';
-import { conflict, EngineError, forbidden, invariant, messageOf, notFound } from '../lib/errors.ts';
+import { conflict, EngineError, forbidden, invalid, invariant, messageOf, notFound } from '../lib/errors.ts';
 import { type ContainerId, type NetworkId, newId } from '../lib/ids.ts';
 import { overlap } from '../lib/ip.ts';
 import type { Log } from '../lib/log.ts';
@@ -135,7 +135,9 @@ class LocalNetworks implements Networks {
     const exact = all.find(({ name }) => name === nameOrId) ?? all.find(({ id }) => id === nameOrId);
     if (exact !== undefined || nameOrId === '') return exact;
     const begun = all.filter(({ id }) => id.startsWith(nameOrId));
-    return begun.length === 1 ? begun[0] : undefined;
+    if (begun.length > 1)
+      throw invalid(`network ${nameOrId} is ambiguous (${begun.length} matches found based on ID prefix)`);
+    return begun[0];
   }
 
   async reconcile(live: readonly LiveSandbox[]): Promise<void> {

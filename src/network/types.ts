@@ -186,7 +186,7 @@ export interface Networks {
   /** The kernel becomes again what records and live sandboxes say, as on SIGHUP; nothing before `reconcile`. */
   refresh(settings: { readonly hostForwardPolicy: 'overrule' | 'obey' }): Promise<void>;
   list(): readonly NetworkRecord[];
-  /** By name, id, or the beginning of an id that no other has. */
+  /** By name, id, or the beginning of an id; throws 'invalid' when several begin so. */
   get(nameOrId: string): NetworkRecord | undefined;
   /** Durable and in the kernel when it resolves. Throws dockerd's words for what cannot be; a pool that overlaps names who has it. */
   create(request: NetworkRequest): Promise<NetworkRecord>;

@@ -50,6 +50,11 @@ test(`${many} networks by default: none overlaps another or a route of the host,
   const foreign = ['172.20.9.0/24', '172.24.0.0/13', '192.168.64.0/18'].map(subnetOf);
   await inParallel(many, 10, (index) => call('POST', '/networks/create', { Name: `n${index}` }));
   const networks: Loose[] = await call('GET', '/networks?filters={"type":["custom"]}');
+  // More networks than hexadecimal digits: some share the first.
+  const digit = [...'0123456789abcdef'].find((each) => networks.filter(({ Id }) => Id.startsWith(each)).length > 1);
+  const ambiguous = await api('GET', `/networks/${digit}`);
+  assert.equal(ambiguous.status, 400);
+  assert.match(ambiguous.text, /network \w is ambiguous \(\d+ matches found based on ID prefix\)/);
   const subnets = networks.map(({ IPAM }) => subnetOf(IPAM.Config[0].Subnet));
   assert.equal(subnets.length, many);
   const sorted = [...foreign, ...subnets].sort((a, b) => (a.base < b.base ? -1 : 1));

@@ -1,6 +1,7 @@
 /** `/networks` as clients see it: answers, refusals, filters, events; what connect, disconnect and restart make of a container. */
 import assert from 'node:assert/strict';
 import { before, test } from 'node:test';
+import { eventually } from '../support/command.ts';
 import { startEngine, type TestEngine } from '../support/engine.ts';
 import type { Answer, Loose } from '../support/http.ts';
 import { importBusybox } from '../support/images.ts';
@@ -295,6 +296,21 @@ test('paused and stopped containers are connected too; what was asked for first 
   assert.equal((await connect('ep', 'cc')).status, 200);
   await call('POST', '/containers/cc/start');
   assert.equal((await networksOf('cc')).ep.IPAddress, '10.50.0.9');
+});
+
+test('a container between two attempts of its restart policy is connected from the next one on', async () => {
+  await create('later');
+  await container('again', {
+    Cmd: ['sh', '-c', 'sleep 0.3; exit 1'],
+    HostConfig: { RestartPolicy: { Name: 'always' } },
+  });
+  await call('POST', '/containers/again/start');
+  const stateOf = async (): Promise<string> => (await call('GET', '/containers/again/json')).State.Status;
+  await eventually(async () => assert.equal(await stateOf(), 'restarting'), 20_000);
+  assert.equal((await connect('later', 'again')).status, 200);
+  await eventually(async () => assert.notEqual((await networksOf('again')).later.IPAddress, ''), 20_000);
+  await call('DELETE', '/containers/again?force=1');
+  await remove('later');
 });
 
 test('a network that went while the container rested: the start says so; made anew, or taken away, it starts', async () => {
