@@ -125,8 +125,8 @@ ${setNames.map(set).join('\n')}
     oifname @bridges ip saddr 127.0.0.0/8 ct status dnat masquerade
     ip saddr . oifname @own ct status dnat masquerade
     ip6 saddr . oifname @own6 ct status dnat masquerade
-    ip saddr . oifname @own return
-    ip6 saddr . oifname @own6 return
+    # From one of our networks to another the address is good for the way back.
+    oifname @bridges return
     ip saddr @masqueraded oifname != "lo" masquerade
     ip6 saddr @masqueraded6 oifname != "lo" masquerade
   }

@@ -2,39 +2,10 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import net from 'node:net';
-import { type TestContext, test } from 'node:test';
-import type { NetworkRequest, Networks } from '../../src/network/types.ts';
-import { bridgeName, eventually, type Guest, run, World } from './support.ts';
+import { test } from 'node:test';
+import { addIPv6, bridgeName, eventually, type Guest, network, request, run, World } from './support.ts';
 
 const path = (sandbox: { namespacePath: string }): string => sandbox.namespacePath;
-
-function request(name: string, more: Partial<NetworkRequest> = {}, subnets: readonly string[] = []): NetworkRequest {
-  return {
-    name,
-    driver: 'bridge',
-    internal: false,
-    attachable: false,
-    enableIPv6: subnets.some((subnet) => subnet.includes(':')),
-    options: {},
-    labels: {},
-    ipam: { driver: 'default', options: null, config: subnets.map((subnet) => ({ subnet })) },
-    ...more,
-  };
-}
-
-/** A network for the time of the test. */
-async function network(t: TestContext, networks: Networks, wish: NetworkRequest): Promise<string> {
-  const { bridgeName } = await networks.create(wish);
-  t.after(() => run('sh', '-c', `ip link delete ${bridgeName} 2>/dev/null || true`));
-  return bridgeName;
-}
-
-/** The neighbour speaks IPv6, too: `<prefix>::2`, the host is `<prefix>::1`. */
-function addIPv6(world: World, neighbour: string, name: string, prefix: string): void {
-  run('ip', 'address', 'add', `${prefix}::1/64`, 'dev', name, 'nodad');
-  world.inside(neighbour, 'ip', 'address', 'add', `${prefix}::2/64`, 'dev', 'wire', 'nodad');
-  world.inside(neighbour, 'ip', 'route', 'add', 'default', 'via', `${prefix}::1`);
-}
 
 const table = (): string => run('nft', 'list', 'table', 'inet', 'slipway').replace(/\s+/g, ' ');
 const ruleset = (): string => run('nft', 'list', 'ruleset');

@@ -9,7 +9,14 @@ import type { ContainerId } from '../../src/lib/ids.ts';
 import { newId } from '../../src/lib/ids.ts';
 import { silentLog } from '../../src/lib/log.ts';
 import { createNetworks, type NetworksOptions } from '../../src/network/networks.ts';
-import type { Joined, LiveSandbox, Networks, PortBinding, PublishedPort } from '../../src/network/types.ts';
+import type {
+  Joined,
+  LiveSandbox,
+  NetworkRequest,
+  Networks,
+  PortBinding,
+  PublishedPort,
+} from '../../src/network/types.ts';
 import { unmount } from '../../src/platform/mount.ts';
 import { CLONE, createNetworkNamespace, unshare } from '../../src/platform/namespace.ts';
 import { memoryStore, noPlugins, plainConfig } from './store.ts';
@@ -108,7 +115,8 @@ export class World {
   async serve(namespace: string | null, protocol: 'tcp' | 'udp', port: number, name: string, address = '0.0.0.0') {
     const child = this.#peer(namespace, [`${protocol}-serve`, address, String(port), name]);
     this.#children.push(child);
-    await once(child.stdout as NodeJS.ReadableStream, 'data');
+    const [answer] = await Promise.race([once(child.stdout as NodeJS.ReadableStream, 'data'), once(child, 'close')]);
+    if (typeof answer === 'number') throw new Error(`${name} cannot listen at ${protocol} port ${port}`);
     return child;
   }
 
@@ -127,6 +135,13 @@ export class World {
     });
     await once(child, 'close');
     return answer.trim();
+  }
+
+  /** Resolves with a program's exit code. */
+  async run(namespace: string, command: readonly string[]): Promise<number> {
+    const child = spawn('nsenter', [`--net=${namespace}`, ...command], { stdio: 'ignore' });
+    const [code] = (await once(child, 'close')) as [number];
+    return code;
   }
 
   #peer(namespace: string | null, args: readonly string[]): ChildProcess {
@@ -150,6 +165,39 @@ export class World {
     run('nft', 'flush', 'ruleset');
     fs.rmSync(this.directory, { recursive: true });
   }
+}
+
+/** What a client asks for when it creates a network; a subnet of IPv6 switches that on. */
+export function request(
+  name: string,
+  more: Partial<NetworkRequest> = {},
+  subnets: readonly string[] = [],
+): NetworkRequest {
+  return {
+    name,
+    driver: 'bridge',
+    internal: false,
+    attachable: false,
+    enableIPv6: subnets.some((subnet) => subnet.includes(':')),
+    options: {},
+    labels: {},
+    ipam: { driver: 'default', options: null, config: subnets.map((subnet) => ({ subnet })) },
+    ...more,
+  };
+}
+
+/** A network for the time of the test. */
+export async function network(t: TestContext, networks: Networks, wish: NetworkRequest): Promise<string> {
+  const { bridgeName } = await networks.create(wish);
+  t.after(() => run('sh', '-c', `ip link delete ${bridgeName} 2>/dev/null || true`));
+  return bridgeName;
+}
+
+/** The neighbour speaks IPv6, too: `<prefix>::2`, the host is `<prefix>::1`. */
+export function addIPv6(world: World, neighbour: string, name: string, prefix: string): void {
+  run('ip', 'address', 'add', `${prefix}::1/64`, 'dev', name, 'nodad');
+  world.inside(neighbour, 'ip', 'address', 'add', `${prefix}::2/64`, 'dev', 'wire', 'nodad');
+  world.inside(neighbour, 'ip', 'route', 'add', 'default', 'via', `${prefix}::1`);
 }
 
 /** Polls until it holds; for what the kernel finishes on its own time. */
