@@ -35,7 +35,8 @@ test('killed at random moments of create, connect, disconnect, start, stop and r
       engine.api(method, `/v1.26${path}`, body).catch(() => null);
     for (let turn = 0; !until.over; turn++) {
       const name = `c${lane}-${turn}`;
-      await ask('POST', '/networks/create', { Name: network, ...narrow(lane + 1) });
+      const Driver = lane === 2 ? 'macvlan' : 'bridge';
+      await ask('POST', '/networks/create', { Name: network, Driver, ...narrow(lane + 1) });
       await container(name, lane % 2 === 0 ? network : 'kept', { '80/tcp': [{ HostPort: String(9000 + lane) }] }).catch(
         () => null,
       );
@@ -54,6 +55,8 @@ test('killed at random moments of create, connect, disconnect, start, stop and r
     const links = (await engine.inNetns(['ip', '-br', 'link'])).stdout;
     const bridges = [...links.matchAll(/^(br-\w+|slipway0)/gm)].map(([, name]) => name as string);
     assert.deepEqual(bridges.sort(), claimed.sort(), 'bridges');
+    const parents = [...links.matchAll(/^dm-\w+/gm)].length;
+    assert.equal(parents, networks.filter(({ Driver }) => Driver === 'macvlan').length, 'parents of macvlans');
     const table = (await engine.inNetns(['nft', 'list', 'set', 'inet', 'slipway', 'bridges'])).stdout;
     const filtered = [...table.matchAll(/"(br-\w+|slipway0)"/g)].map(([, name]) => name as string);
     assert.deepEqual(filtered.sort(), claimed.sort(), 'bridges of the firewall');
@@ -91,7 +94,7 @@ test('killed at random moments of create, connect, disconnect, start, stop and r
     await engine.removeAll();
   }
   await call('POST', '/networks/prune');
-  assert.doesNotMatch((await engine.inNetns(['ip', '-br', 'link'])).stdout, /^br-/m);
+  assert.doesNotMatch((await engine.inNetns(['ip', '-br', 'link'])).stdout, /^(br|dm)-/m);
   await engine.assertNoLeaks();
 });
 
