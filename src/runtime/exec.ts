@@ -12,6 +12,7 @@ import { internal, messageOf } from '../lib/errors.ts';
 import { openTerminal, receiveDescriptor, setTerminalSize } from '../platform/console.ts';
 import { isErrno } from '../platform/libc.ts';
 import { createPipe } from '../platform/pipe.ts';
+import { childrenOf, signalProcess, startTicks } from '../platform/process.ts';
 import { execFailure, type StartFailed } from './failure.ts';
 import type { ExecProcess, OutputChunk } from './types.ts';
 
@@ -34,6 +35,9 @@ export interface ExecLaunch {
   readonly consoleSize?: readonly [number, number] | undefined;
   readonly enter: <T>(work: () => T) => T;
 }
+
+/** A runtime that has not begun the process by then never will: the longest to wait for is a commit that holds the container still. */
+const beginMsMax = 60_000;
 
 /** Output waiting for its reader; beyond it the pipe is left full and the process waits. */
 const waitingBytesMax = 256 * 1024;
@@ -192,7 +196,16 @@ function execProcess(
     }
     return pid;
   };
+  let isGivenUp = false;
+  const giveUp = setTimeout(() => {
+    if (!live || readPid() !== 0) return;
+    isGivenUp = true;
+    const runtime = running.child.pid ?? 0;
+    for (const pid of childrenOf(runtime)) signalProcess(pid, startTicks(pid) ?? 0, os.constants.signals.SIGKILL);
+    running.child.kill('SIGKILL');
+  }, beginMsMax).unref();
   const finish = async (code: number, failure: StartFailed | null): Promise<void> => {
+    clearTimeout(giveUp);
     live = false;
     complaint = failure;
     // dockerd, too, tells the client on the stream, with a carriage return for terminals.
@@ -206,6 +219,7 @@ function execProcess(
       if ('error' in end) return finish(126, execFailure(messageOf(end.error), launch.command));
       // Only a runtime that failed before the process ran leaves a log.
       const log = end.status === 0 ? '' : readLog(`${launch.directory}/log`);
+      if (isGivenUp) return finish(126, execFailure(log || 'the runtime has not begun it in time', launch.command));
       return finish(end.status, log === '' ? null : execFailure(log, launch.command));
     })
     .catch((error: unknown) => {

@@ -12,7 +12,7 @@ import fsp from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
 import type { HostConfig } from '../container/types.ts';
-import { internal, messageOf } from '../lib/errors.ts';
+import { EngineError, internal, invalid, messageOf } from '../lib/errors.ts';
 import type { ContainerId } from '../lib/ids.ts';
 import type { Log } from '../lib/log.ts';
 import { isErrno } from '../platform/libc.ts';
@@ -368,7 +368,8 @@ class OciRuntime implements LocalRuntime {
       if (limits.pids && from.PidsLimit > 0 && to.PidsLimit <= 0) await cgroup.lift('pids');
       if (limits.oomKillDisable && from.OomKillDisable && !to.OomKillDisable) await cgroup.lift('oom-kill-disable');
     } catch (error) {
-      throw internal(wordsOf(error), { cause: error });
+      const isAsked = error instanceof EngineError && error.kind === 'invalid';
+      throw (isAsked ? invalid : internal)(wordsOf(error), { cause: error });
     } finally {
       await fsp.rm(file, { force: true });
     }
