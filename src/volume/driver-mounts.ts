@@ -18,6 +18,12 @@ export interface MountRecord {
   readonly holder: string;
 }
 
+/** After so long a driver that was silent is asked again to unmount. */
+const againMs = 10_000;
+
+/** Runs work in the lane of a volume. */
+type InLane = (volume: string, work: () => Promise<void>) => Promise<void>;
+
 export class DriverMounts {
   readonly #drivers: Drivers;
   readonly #store: Store;
@@ -26,10 +32,16 @@ export class DriverMounts {
   /** Mount → path on the host, of those made since the daemon began. */
   readonly #paths = new Map<string, string>();
 
-  constructor(drivers: Drivers, store: Store, log: Log) {
+  readonly #inLane: InLane;
+  /** Mounts that could not be given back. */
+  readonly #left = new Set<string>();
+  #again: NodeJS.Timeout | null = null;
+
+  constructor(drivers: Drivers, store: Store, log: Log, inLane: InLane) {
     this.#drivers = drivers;
     this.#store = store;
     this.#log = log;
+    this.#inLane = inLane;
     this.#records = store.collection<MountRecord>({ kind: 'volume-mount', schema: 1 });
   }
 
@@ -57,7 +69,7 @@ export class DriverMounts {
     return this.#records.get(idOf(volume, holder)) !== undefined;
   }
 
-  /** In the volume's lane. What cannot be given back keeps its record, and is tried again at the next start of the daemon. */
+  /** In the volume's lane. What cannot be given back keeps its record, and is tried again from time to time. */
   async unmount(volume: string, holder: string): Promise<void> {
     const record = this.#records.get(idOf(volume, holder));
     if (record !== undefined) await this.#giveBack(record, false);
@@ -76,9 +88,29 @@ export class DriverMounts {
     } catch (error) {
       this.#log.warn({ error, volume, driver }, `unmounting a volume: ${messageOf(error)}`);
       // A driver that answers knows best; one that is silent is asked again.
-      if (!(error instanceof PluginRefusal)) return;
+      if (!(error instanceof PluginRefusal)) {
+        this.#tryLater(id);
+        return;
+      }
     }
     await this.#store.commit([this.#records.remove(id)]);
+  }
+
+  #tryLater(id: string): void {
+    this.#left.add(id);
+    this.#again ??= setTimeout(() => {
+      this.#again = null;
+      const records = [...this.#left].flatMap((each) => this.#records.get(each) ?? []);
+      this.#left.clear();
+      for (const record of records) {
+        const work = async (): Promise<void> => {
+          // Mounted anew, it is in use; given back meanwhile, it has no record.
+          const isLeft = this.#records.get(record.id) !== undefined && !this.#paths.has(record.id);
+          if (isLeft) await this.#giveBack(record, true);
+        };
+        this.#inLane(record.volume, work).catch((error: unknown) => this.#log.error({ error }, messageOf(error)));
+      }
+    }, againMs).unref();
   }
 }
 

@@ -22,9 +22,14 @@ export class ForeignVolumes {
   /** Volumes without a record, made for a container that is not committed or on their way out → driver. */
   readonly #loose = new Map<string, string>();
 
-  constructor(plugins: Plugins, store: Store, log: Log) {
+  constructor(
+    plugins: Plugins,
+    store: Store,
+    log: Log,
+    inLane: (volume: string, work: () => Promise<void>) => Promise<void>,
+  ) {
     this.drivers = new Drivers(plugins);
-    this.mounts = new DriverMounts(this.drivers, store, log);
+    this.mounts = new DriverMounts(this.drivers, store, log, inLane);
     this.#log = log;
   }
 

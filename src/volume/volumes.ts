@@ -58,7 +58,9 @@ export class Volumes implements VolumesApi {
     this.#files = new LocalFiles(options.dir, this.#patience, options.log);
     this.#records = options.store.collection<VolumeRecord>({ kind: 'volume', schema: 1 });
     this.#lanes = new Lanes(options.log);
-    this.#foreign = new ForeignVolumes(options.plugins, options.store, options.log);
+    this.#foreign = new ForeignVolumes(options.plugins, options.store, options.log, (name, work) =>
+      this.#lanes.enter(name, work),
+    );
   }
 
   pathOf(name: string): string {

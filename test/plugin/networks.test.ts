@@ -298,8 +298,14 @@ describe('the daemon is killed', () => {
     const goes = await runs('mine');
     const { State } = await engine.call('GET', `${v}/containers/${goes}/json`);
     const { EndpointID } = await place(stays, 'mine');
+    // Killed also while a third one waits for its driver, which has made the endpoint.
+    plugin.misbehave({ 'NetworkDriver.Join': 'hang' });
+    void runs('mine').catch(() => null);
+    await eventually(() => assert.equal(plugin.calls('NetworkDriver.Join').length, 3));
+    assert.equal(Object.keys(known().endpoints).length, 3);
     await engine.kill9();
     process.kill(State.Pid, 'SIGKILL');
+    plugin.misbehave({});
     await engine.launch();
     await eventually(() => assert.deepEqual(Object.keys(known().endpoints), [EndpointID]));
     await eventually(() => assert.equal(known().pools['here/10.77.1.0/24'].addresses.length, 2));

@@ -1,6 +1,6 @@
 /**
  * What plugin processes of the tests have in common: an HTTP server that notes each call and does it, unless `misdeeds.json` beside
- * its state says that it is to go wrong: `{"VolumeDriver.Mount": "hang" | "garbage" | "huge" | "die" | "drop" | {"Err": …}}`.
+ * its state says that it is to go wrong: `{"VolumeDriver.Mount": "hang" | "garbage" | "huge" | "die" | "drop" | "late" | {"Err": …}}`.
  */
 import fs from 'node:fs';
 import http from 'node:http';
@@ -35,7 +35,9 @@ export function serve(kinds: readonly string[], handlers: Readonly<Record<string
       const handler = handlers[method];
       if (handler === undefined) response.statusCode = 404;
       try {
-        response.end(JSON.stringify(handler?.(body) ?? { Err: 'no such method' }));
+        const result = handler?.(body) ?? { Err: 'no such method' };
+        if (misdeed === 'late') request.socket.destroy();
+        response.end(JSON.stringify(result));
       } catch (error) {
         response.statusCode = 500;
         response.end(JSON.stringify({ Err: String(error instanceof Error ? error.message : error) }));

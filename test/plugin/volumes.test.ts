@@ -4,7 +4,7 @@ import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { after, afterEach, before, describe, test } from 'node:test';
-import { eventually } from '../support/command.ts';
+import { eventually, sleep } from '../support/command.ts';
 import { clis, TestEngine } from '../support/engine.ts';
 import { importBusybox } from '../support/images.ts';
 import { makeCertificates } from '../support/registry.ts';
@@ -306,6 +306,46 @@ describe('a plugin that goes wrong harms who uses it', () => {
     assert.equal(plugin.calls('Plugin.Activate').length, 1);
     await stop(id);
     await eventually(() => assert.deepEqual(mounts(), []));
+  });
+
+  test('one that comes up after the engine is waited for', async () => {
+    await made('data');
+    const id = await container({ Binds: ['data:/x'] });
+    await plugin.stop();
+    fs.rmSync(`${sockets}/one.sock`);
+    await engine.restart();
+    const starting = start(id);
+    await eventually(() => assert.match(engine.log, /a plugin cannot be reached: plugin \\*"one\\*" not found/));
+    await plugin.start();
+    assert.equal((await starting).status, 204);
+  });
+
+  test('dying again and again in the middle of calls, it and the engine agree in the end', async () => {
+    await made('data');
+    const ids = await Promise.all([1, 2, 3].map(() => container({ Binds: ['data:/x'] })));
+    let isOver = false;
+    const trouble = (async () => {
+      const kinds = ['VolumeDriver.Mount', 'VolumeDriver.Unmount'];
+      for (let round = 0; !isOver; round++) {
+        plugin.misbehave({ [kinds[round % 2] ?? '']: ['die', 'drop', 'late'][round % 3] ?? '' });
+        await sleep(200);
+        plugin.misbehave({});
+        await plugin.stop();
+        await plugin.start();
+        await sleep(700);
+      }
+    })();
+    try {
+      for (let round = 0; round < 3; round++) {
+        for (const answer of await Promise.all(ids.map(start))) assert.equal(answer.status, 204, answer.text);
+        assert.equal(mounts().length, 3);
+        await Promise.all(ids.map(stop));
+        await eventually(() => assert.deepEqual(mounts(), []), 60_000);
+      }
+    } finally {
+      isOver = true;
+      await trouble;
+    }
   });
 
   test('one that is gone for good leaves volumes that force removes', async () => {
