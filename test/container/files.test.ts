@@ -1,8 +1,9 @@
 /** Files in and out of containers through the API: paths, kinds of files, mounts, refusals, changes, export. */
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
+import { once } from 'node:events';
 import fs from 'node:fs';
-import { request } from 'node:http';
+import { type IncomingMessage, request } from 'node:http';
 import os from 'node:os';
 import path from 'node:path';
 import { after, before, describe, it } from 'node:test';
@@ -276,6 +277,17 @@ describe('an archive that comes in', () => {
     assert.equal(sh(`${note} able.d/able`), both);
   });
 
+  it('holds files larger than the header of old can say', { skip: !slipway }, async () => {
+    const size = 9 * 2 ** 30;
+    await mustPut('box', '/d', archive(`truncate -s ${size} huge; printf x >> huge; tar --sparse -cf $OUT huge`));
+    assert.equal(statOf(await head('box', '/d/huge')).size, size + 1);
+    const answer = await open(engine.paths.socket, 'GET', at('box', '/d/huge'));
+    const [start] = (await once(answer, 'data')) as [Buffer];
+    answer.destroy();
+    assert.match(start.toString('latin1', 0, 2048), new RegExp(` size=${size + 1}\n`));
+    await engine.mustDocker(['exec', 'box', 'rm', '/d/huge']);
+  });
+
   it('never leads outside', async () => {
     const canary = path.join(scratch, 'canary');
     fs.writeFileSync(canary, 'alive');
@@ -410,6 +422,32 @@ describe('through mounts', () => {
     await engine.call('POST', `${version}/containers/moving/start`);
     assert.equal(await engine.mustDocker(['exec', 'moving', 'sh', '-c', 'wc -c < /tmp/big']), '30000000\n');
     await remove('moving');
+  });
+
+  it('a copy in and a copy out go to their end while the container is removed', { skip: !slipway }, async () => {
+    const big = archive('head -c 30000000 /dev/urandom > big; tar -cf $OUT big');
+    for (const runs of [true, false]) {
+      await create('going', 'exec sleep 1000');
+      if (runs) await engine.call('POST', `${version}/containers/going/start`);
+      await mustPut('going', '/root', big);
+      const slow = await open(engine.paths.socket, 'GET', at('going', '/root/big'));
+      const upload = request({
+        socketPath: engine.paths.socket,
+        method: 'PUT',
+        path: at('going', '/var'),
+        agent: false,
+      });
+      await new Promise((resolve) => upload.write(big.subarray(0, 20_000_000), resolve));
+      await remove('going');
+      upload.end(big.subarray(20_000_000));
+      const [answer] = (await once(upload, 'response')) as [IncomingMessage];
+      answer.resume();
+      assert.equal(answer.statusCode, 200, `runs: ${runs}`);
+      let bytes = 0;
+      for await (const part of slow) bytes += (part as Buffer).length;
+      assert.ok(bytes > 30_000_000, `${bytes}, runs: ${runs}`);
+    }
+    await engine.assertNoLeaks();
   });
 
   it('a client that leaves in the middle leaves nothing open', { skip: !slipway }, async () => {
