@@ -115,6 +115,8 @@ export async function createDaemon(initial: Config, log: Log): Promise<Daemon> {
     config: () => config,
     containers,
     images,
+    layers,
+    volumes,
     runtime,
     plugins,
     login: async (credentials) => ({ ...(await registries.login(credentials, AbortSignal.timeout(loginPatienceMs))) }),

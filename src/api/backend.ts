@@ -19,6 +19,8 @@ export interface System {
   info(): Promise<Json>;
   /** `GET /version` of API 1.26 without ApiVersion and MinAPIVersion, which the API part adds. */
   version(): Json;
+  /** `GET /system/df` of API 1.26. */
+  df(): Promise<Json>;
   /** `POST /auth`: asks the registry; resolves with `{Status, IdentityToken}`. */
   login(credentials: Credentials): Promise<Json>;
   /** The engine's version for the `Server: Docker/<version> (linux)` header. */

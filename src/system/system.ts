@@ -3,16 +3,16 @@ import { readFileSync } from 'node:fs';
 import fs from 'node:fs/promises';
 import os from 'node:os';
 import type { Config } from '../config/types.ts';
-import type { Containers, Json } from '../container/api.ts';
+import type { Json } from '../container/api.ts';
 import type { Credentials, Images } from '../image/types.ts';
 import { nowNano, rfc3339Nano } from '../lib/time.ts';
 import { logDriverNames } from '../log/options.ts';
 import type { Plugins } from '../plugin/types.ts';
 import type { Runtime } from '../runtime/types.ts';
+import { diskUsage, type UsageParts } from './usage.ts';
 
-export interface SystemParts {
+export interface SystemParts extends UsageParts {
   readonly config: () => Config;
-  readonly containers: Containers;
   readonly images: Images;
   readonly runtime: Runtime;
   readonly plugins: Plugins;
@@ -26,7 +26,7 @@ export interface SystemParts {
 
 /** Plugins that have not yet said what they are, and are slow to, are left out. */
 const pluginPatienceMs = 500;
-const networkDrivers = ['bridge', 'host', 'null'];
+const networkDrivers = ['bridge', 'host', 'macvlan', 'null'];
 
 const packageJson = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as {
   readonly version: string;
@@ -52,6 +52,7 @@ export function createSystem(parts: SystemParts) {
       BuildTime: '',
     }),
     login: parts.login,
+    df: () => diskUsage(parts),
   };
 }
 

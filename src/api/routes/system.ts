@@ -1,4 +1,4 @@
-/** `/_ping`, `/version`, `/info`, `/auth`, `/events` */
+/** `/_ping`, `/version`, `/info`, `/system/df`, `/auth`, `/events` */
 import type { Json } from '../../container/api.ts';
 import type { EngineEvent } from '../../event/types.ts';
 import { invalid } from '../../lib/errors.ts';
@@ -17,6 +17,8 @@ export const systemRoutes = [
     reply.json({ ...backend.system.version(), ApiVersion: versions.newest, MinAPIVersion: versions.oldest }),
   ),
   route('GET /info', {}, async ({ backend }) => reply.json(await backend.system.info())),
+
+  route('GET /system/df', {}, async ({ backend }) => reply.json(await backend.system.df())),
 
   route('POST /auth', { body: credentialsRequest }, async ({ body, backend }) =>
     reply.json(await backend.system.login(body)),

@@ -4,7 +4,6 @@ import { type Method, route } from '../server/route.ts';
 
 const unsupported: readonly `${Method} /${string}`[] = [
   'POST /build',
-  'GET /system/df',
   'GET /images/search',
 
   'GET /plugins',
