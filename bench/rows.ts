@@ -13,6 +13,7 @@ import { fileRows } from './rows-files.ts';
 import { healthRows } from './rows-health.ts';
 import { logRows } from './rows-logs.ts';
 import { networkRows } from './rows-network.ts';
+import { portRows } from './rows-ports.ts';
 import { statsRows } from './rows-stats.ts';
 
 export interface Row {
@@ -281,6 +282,7 @@ export const rows: readonly Row[] = [
   ...fileRows,
   ...healthRows,
   ...logRows,
+  ...portRows,
   ...networkRows,
   {
     id: 'memory-container',

@@ -1,6 +1,8 @@
 /** Networks that users define, through real clients: several per container, live connect and disconnect, what survives. */
 import assert from 'node:assert/strict';
+import fs from 'node:fs';
 import { before, test } from 'node:test';
+import { eventually } from '../support/command.ts';
 import { startEngine, type TestEngine } from '../support/engine.ts';
 import { importBusybox } from '../support/images.ts';
 
@@ -134,6 +136,25 @@ test('an internal network has no way out; IPv6 has addresses and routes', async 
   const gateway = /^br-\S+ +\S+ +(172\.\d+\.0\.1)\/16/m.exec(bridge)?.[1] ?? '';
   await inside('liar', `ip route add default via ${gateway}`);
   assert.equal(await pings('liar', '10.5.0.77'), false);
+});
+
+test('SIGHUP lays flushed rules down again and reads what is to become of the policy of the host', async () => {
+  const ruleset = async () => (await engine.inNetns(['nft', 'list', 'ruleset'])).stdout;
+  const hangUp = (settings: object) => {
+    fs.writeFileSync(engine.paths.configFile, JSON.stringify(settings));
+    process.kill(engine.pid, 'SIGHUP');
+  };
+  await engine.inNetns(['nft', 'flush ruleset']);
+  await engine.inNetns(['iptables', '-P', 'FORWARD', 'DROP']);
+  hangUp({});
+  const back = [/slipway: in slipway0/, /table inet slipway/];
+  await eventually(async () => {
+    const rules = await ruleset();
+    return back.every((each) => each.test(rules));
+  }, 3000);
+  hangUp({ 'host-forward-policy': 'obey' });
+  await eventually(async () => assert.doesNotMatch(await ruleset(), /slipway: in/), 3000);
+  await engine.inNetns(['iptables', '-P', 'FORWARD', 'ACCEPT']);
 });
 
 test('prune takes what nothing is joined to, and leaves no bridge behind', async () => {
