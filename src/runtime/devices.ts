@@ -81,6 +81,10 @@ export function parseRule(text: string): DeviceRule {
   return allow(type, number(major), number(minor), access);
 }
 
+/** The kernel's. */
+const pathLengthMax = 4095;
+const nameLengthMax = 255;
+
 /** One `--device`: a node, or all nodes below a directory. */
 function mappedDevices(mapping: DeviceMapping, budget: Budget): ContainerDevices {
   const { PathOnHost, PathInContainer, CgroupPermissions } = mapping;
@@ -95,7 +99,9 @@ function mappedDevices(mapping: DeviceMapping, budget: Budget): ContainerDevices
   } catch (error) {
     throw fail('no such file or directory', error);
   }
-  const inside = PathInContainer || PathOnHost;
+  const inside = path.posix.join('/', PathInContainer || PathOnHost);
+  if (inside === '/' || inside.length > pathLengthMax || inside.split('/').some((name) => name.length > nameLengthMax))
+    throw invalid(`invalid device path in the container: ${inside.slice(0, nameLengthMax)}`);
   let devices: readonly Device[];
   if (stat.isDirectory()) {
     devices = devicesBelow(source, budget).map((device) => ({

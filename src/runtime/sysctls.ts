@@ -16,12 +16,17 @@ export function dotted(name: string): string {
   return [...name].map((letter) => (letter === '/' ? '.' : letter === '.' ? '/' : letter)).join('');
 }
 
+/** Longer than any there is; a path of the kernel's ends at 4095. */
+const nameLengthMax = 1000;
+
 /** Throws runc's words for the first that does not belong to a namespace of the container's own. */
 export function checkSysctls(host: Pick<HostConfig, 'Sysctls' | 'IpcMode' | 'NetworkMode' | 'UTSMode'>): void {
   for (const [given, value] of Object.entries(host.Sysctls ?? {})) {
     const name = dotted(given);
     if (value.includes('\0')) throw invalid(`sysctl "${given}" holds a null byte`);
-    if (name.includes('\0') || name.split(/[./]/).includes('')) throw invalid(`sysctl "${given}" is not a name`);
+    // Interfaces are among the parts: anything but blanks.
+    if (/\s/.test(name) || name.length > nameLengthMax || name.split(/[./]/).includes(''))
+      throw invalid(`sysctl "${given}" is not a name`);
     if (ofIpcNamespace.has(name) || name.startsWith('fs.mqueue.')) {
       if (host.IpcMode === 'host') throw invalid(`sysctl "${given}" is not allowed in the hosts ipc namespace`);
     } else if (name.startsWith('net.')) {

@@ -39,7 +39,25 @@ const cases: readonly (readonly [what: string, host: object, config: object, mes
   ['a cgroup of two lines', { CgroupParent: 'a\nb' }, {}, /^CgroupParent is no path of a cgroup$/],
   ['more processes than the kernel counts', { PidsLimit: 2 ** 32 }, {}, /writing file `pids.max`: invalid argument/],
   ['a rate of no disk', { BlkioDeviceReadBps: [{ Path: '/dev/null', Rate: 1 }] }, {}, /read_bps_device/],
-  ['a disk full of files as devices', { Devices: [{ PathOnHost: '/' }] }, {}, /not looked through for devices/],
+  [
+    'a device at the root',
+    { Devices: [{ PathOnHost: '/dev/null', PathInContainer: '/..' }] },
+    {},
+    /^invalid device path/,
+  ],
+  [
+    'a device with a long name',
+    { Devices: [{ PathOnHost: '/dev/null', PathInContainer: `/${'x'.repeat(300)}` }] },
+    {},
+    /^invalid device path/,
+  ],
+  ['a kernel parameter of two lines', { Sysctls: { 'net.a\nb': '1' } }, {}, /is not a name$/],
+  [
+    'a disk full of files as devices',
+    { Devices: [{ PathOnHost: '/', PathInContainer: '/dev/all' }] },
+    {},
+    /not looked through for devices/,
+  ],
   ['a command that is too long to be a file', {}, { Cmd: ['x'.repeat(100_000)] }, /file name too long/],
   ['a command of a line feed', {}, { Cmd: ['\n'] }, /executable file not found in \$PATH/],
 ];
