@@ -46,6 +46,9 @@ interface EndpointRecord {
 
 /** So long the end of a container waits for a plugin, twice; it goes on behind. */
 const leaveMs = 5000;
+/** After so long a silent plugin is asked again to delete an endpoint; twice as long each time, up to the second. */
+const againMs = 10_000;
+const againMsMax = 600_000;
 const protocolNumbers = { tcp: 6, udp: 17, sctp: 132 } as const;
 
 export type Ports = ReadonlyMap<string, readonly PortBinding[]>;
@@ -228,15 +231,23 @@ export class Remotes {
       void this.#quietly(network.ipam.driver, () => this.#ipams.replay(network, held));
   }
 
-  /** The record goes unless the driver of the endpoint is silent: then it is asked again at the next start. */
-  async #takeBack(record: EndpointRecord): Promise<void> {
+  /** The record goes unless a plugin is silent: then it is asked again from time to time, also after a start of the daemon. */
+  async #takeBack(record: EndpointRecord, nextMs = againMs): Promise<void> {
     const { id, driver, ipam, networkId: NetworkID, addresses } = record;
     const body = { NetworkID, EndpointID: id };
     this.#own.delete(id);
     const isDone =
       driver === '' || (await this.#quietly(driver, () => this.#calls.network(driver, 'DeleteEndpoint', body)));
     const isFree = await this.#ipams.releaseAddresses(ipam, addresses);
-    if (isDone && isFree) await this.#store.commit([this.#records.remove(id)]);
+    if (isDone && isFree) {
+      await this.#store.commit([this.#records.remove(id)]);
+      return;
+    }
+    setTimeout(() => {
+      this.#takeBack(record, Math.min(nextMs * 2, againMsMax)).catch((error: unknown) =>
+        this.#log.error({ error }, messageOf(error)),
+      );
+    }, nextMs).unref();
   }
 
   /** False when the plugin did not answer. What it refuses is logged and done. */

@@ -18,8 +18,9 @@ export interface MountRecord {
   readonly holder: string;
 }
 
-/** After so long a driver that was silent is asked again to unmount. */
+/** After so long drivers that were silent are asked again to unmount; twice as long each time, up to the second. */
 const againMs = 10_000;
+const againMsMax = 600_000;
 
 /** Runs work in the lane of a volume. */
 type InLane = (volume: string, work: () => Promise<void>) => Promise<void>;
@@ -36,6 +37,7 @@ export class DriverMounts {
   /** Mounts that could not be given back. */
   readonly #left = new Set<string>();
   #again: NodeJS.Timeout | null = null;
+  #againMs = againMs;
 
   constructor(drivers: Drivers, store: Store, log: Log, inLane: InLane) {
     this.#drivers = drivers;
@@ -93,6 +95,7 @@ export class DriverMounts {
         return;
       }
     }
+    this.#againMs = againMs;
     await this.#store.commit([this.#records.remove(id)]);
   }
 
@@ -100,6 +103,7 @@ export class DriverMounts {
     this.#left.add(id);
     this.#again ??= setTimeout(() => {
       this.#again = null;
+      this.#againMs = Math.min(this.#againMs * 2, againMsMax);
       const records = [...this.#left].flatMap((each) => this.#records.get(each) ?? []);
       this.#left.clear();
       for (const record of records) {
@@ -110,7 +114,7 @@ export class DriverMounts {
         };
         this.#inLane(record.volume, work).catch((error: unknown) => this.#log.error({ error }, messageOf(error)));
       }
-    }, againMs).unref();
+    }, this.#againMs).unref();
   }
 }
 
