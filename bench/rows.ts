@@ -9,6 +9,7 @@ import type { Client } from './client.ts';
 import type { Engine } from './engines.ts';
 import { memoryOf, sum } from './memory.ts';
 import { commitRows } from './rows-commit.ts';
+import { dnsRows } from './rows-dns.ts';
 import { fileRows } from './rows-files.ts';
 import { healthRows } from './rows-health.ts';
 import { logRows } from './rows-logs.ts';
@@ -278,6 +279,7 @@ export const rows: readonly Row[] = [
       void (await client.call('DELETE', '/images/127.0.0.1:5000/bench/layers:1').catch(() => {})),
   },
   ...commitRows,
+  ...dnsRows,
   ...statsRows,
   ...fileRows,
   ...healthRows,

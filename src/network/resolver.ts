@@ -3,10 +3,12 @@
  * names of containers; everything else is asked of the servers outside. Runs in a thread of its own (`name-worker.ts`).
  */
 import dgram from 'node:dgram';
+import fs from 'node:fs';
 import net from 'node:net';
 import { bytesOf, contains, parseAddress, parseSubnet } from '../lib/ip.ts';
+import { isErrno } from '../platform/libc.ts';
 import { bindInNamespace } from '../platform/namespace-socket.ts';
-import { shiftPorts } from '../platform/port-shift.ts';
+import { type Ports, shiftedPorts, shiftPorts } from '../platform/port-shift.ts';
 import type { Server } from './channel.ts';
 import { HostServers } from './files.ts';
 import {
@@ -97,13 +99,12 @@ export class Resolver {
     });
     tcp.maxConnections = connectionsMax;
     tcp.on('error', ignore); // accept() out of descriptors: clients try again
-    const atUdp = bindInNamespace(namespacePath, 'udp', address, 0);
-    udp.bind({ fd: atUdp.fd, exclusive: true });
+    // Port 53 itself is left to the container, which may be a name server.
+    const { sockets, isShifted } = bindBoth(namespacePath);
+    udp.bind({ fd: sockets.udp.fd, exclusive: true });
     try {
-      const atTcp = bindInNamespace(namespacePath, 'tcp', address, 0);
-      tcp.listen({ fd: atTcp.fd, exclusive: true });
-      // Port 53 itself is left to the container, which may be a name server.
-      shiftPorts(namespacePath, { address, port, udp: atUdp.port, tcp: atTcp.port });
+      tcp.listen({ fd: sockets.tcp.fd, exclusive: true });
+      if (!isShifted) shiftPorts(namespacePath, { address, port, udp: sockets.udp.port, tcp: sockets.tcp.port });
     } catch (error) {
       udp.close();
       tcp.close();
@@ -221,6 +222,34 @@ export class Resolver {
       .filter((server) => server !== resolverAddress && parseAddress(server) !== undefined)
       .filter((server) => hasWay || isInside(server, subnets))
       .map((server) => ({ address: server, namespacePath: reachable(server) ? namespacePath : '' }));
+  }
+}
+
+interface Sockets {
+  readonly udp: { readonly fd: number; readonly port: number };
+  readonly tcp: { readonly fd: number; readonly port: number };
+}
+
+/** Where a daemon before this one listened, if it did and that is free: clients are led there already. */
+function bindBoth(path: string): { readonly sockets: Sockets; readonly isShifted: boolean } {
+  const known = shiftedPorts(path);
+  if (known) {
+    try {
+      return { sockets: bindAt(path, known), isShifted: true };
+    } catch (error) {
+      if (!isErrno(error, 'EADDRINUSE')) throw error;
+    }
+  }
+  return { sockets: bindAt(path, { udp: 0, tcp: 0 }), isShifted: false };
+}
+
+function bindAt(path: string, ports: Ports): Sockets {
+  const udp = bindInNamespace(path, 'udp', address, ports.udp);
+  try {
+    return { udp, tcp: bindInNamespace(path, 'tcp', address, ports.tcp) };
+  } catch (error) {
+    fs.closeSync(udp.fd);
+    throw error;
   }
 }
 

@@ -11,7 +11,7 @@ import { asAsked, Code, codeOf, isAuthoritative, type Question } from './message
 /** How long a server has before the next is asked as well. */
 const hedgeMs = 80;
 /** When all have been asked, how long until the first is asked again: datagrams get lost. */
-const againMs = 1000;
+const againMs = 1500;
 const patienceMs = 4500;
 /** How often a server that does not answer is tried. */
 const restMs = 5000;

@@ -23,7 +23,7 @@ const close_ = declare<[number], number>('int close(int fd)');
 type Kind = 'tcp' | 'udp';
 
 /** Room for what arrives while the reader is busy. */
-const receiveBytes = 1024 * 1024;
+const receiveBytes = 2 * 1024 * 1024;
 
 function open(path: string, kind: Kind, address: Uint8Array): number {
   const type = (kind === 'tcp' ? SOCK.STREAM : SOCK.DGRAM) | SOCK.NONBLOCK | SOCK.CLOEXEC;

@@ -6,14 +6,15 @@
  */
 import { isErrno } from './libc.ts';
 import { inNamespace } from './namespace.ts';
-import { attribute, NetlinkSocket, nested, text } from './netlink-socket.ts';
+import { attribute, attributes, NetlinkSocket, nested, text } from './netlink-socket.ts';
 
 const NETLINK_NETFILTER = 12;
 const NFNL_SUBSYS_NFTABLES = 10;
 const NFPROTO_IPV4 = 2;
 const BATCH = { BEGIN: 0x10, END: 0x11 } as const;
-const NFT_MSG = { NEWTABLE: 0, DELTABLE: 2, NEWCHAIN: 3, NEWRULE: 6 } as const;
-const NLM_F = { EXCL: 0x200, CREATE: 0x400, APPEND: 0x800 } as const;
+const NFT_MSG = { NEWTABLE: 0, GETTABLE: 1, DELTABLE: 2, NEWCHAIN: 3, NEWRULE: 6 } as const;
+const NLM_F = { CREATE: 0x400, APPEND: 0x800 } as const;
+const NFTA_TABLE_USERDATA = 6;
 const NF_INET_LOCAL_OUT = 3;
 /** Before connection tracking begins (`raw`, and a little). */
 const priority = -310;
@@ -24,52 +25,73 @@ const l4proto = 16;
 const tableName = 'slipway_names';
 const chainName = 'output';
 
-export interface PortShift {
+/** Where the service really listens. */
+export interface Ports {
+  readonly udp: number;
+  readonly tcp: number;
+}
+
+export interface PortShift extends Ports {
   readonly address: Uint8Array;
   /** The port that clients know. */
   readonly port: number;
-  /** Where the service really listens. */
-  readonly udp: number;
-  readonly tcp: number;
+}
+
+/** The table carries its ports as a note of this type (type, length, value), which `nft` passes over. */
+const noteType = 200;
+
+/** Where clients are led to by a table that is there already. */
+export function shiftedPorts(namespacePath: string): Ports | null {
+  const socket = inNamespace(namespacePath, 'net', () => new NetlinkSocket(NETLINK_NETFILTER));
+  try {
+    const note = tableOf(socket)?.get(NFTA_TABLE_USERDATA);
+    if (note === undefined || note.length < 6 || note[0] !== noteType) return null;
+    return { udp: note.readUInt16BE(2), tcp: note.readUInt16BE(4) };
+  } finally {
+    socket.close();
+  }
 }
 
 /** In place of an earlier one, in one step. The table ends with its namespace. */
 export function shiftPorts(namespacePath: string, { address, port, udp, tcp }: PortShift): void {
   const socket = inNamespace(namespacePath, 'net', () => new NetlinkSocket(NETLINK_NETFILTER));
-  const named = [text(1, tableName)];
-  const newTable = message(NFT_MSG.NEWTABLE, NLM_F.CREATE | NLM_F.EXCL, named);
+  const note = attribute(NFTA_TABLE_USERDATA, Buffer.concat([Buffer.of(noteType, 4), port16(udp), port16(tcp)]));
   const rules = [
     rule(address, 'to', 17, port, udp, 6),
     rule(address, 'from', 17, udp, port, 6),
     rule(address, 'to', 6, port, tcp, 16),
     rule(address, 'from', 6, tcp, port, 16),
   ];
-  const content = [
-    newTable,
-    message(NFT_MSG.NEWCHAIN, NLM_F.CREATE, [
-      text(1, tableName),
-      text(3, chainName),
-      nested(4, [number(1, NF_INET_LOCAL_OUT), number(2, priority)]),
-      text(7, 'filter'),
-    ]),
-    ...rules.map((expressions) =>
-      message(NFT_MSG.NEWRULE, NLM_F.CREATE | NLM_F.APPEND, [
-        text(1, tableName),
-        text(2, chainName),
-        nested(4, expressions),
-      ]),
-    ),
-  ];
-  const apply = (messages: readonly Message[]): void =>
-    socket.batch([edge(BATCH.BEGIN), ...messages, edge(BATCH.END)], `rules for ${namespacePath}`);
+  const ofChain = [text(1, tableName), text(2, chainName)];
+  const removal = message(NFT_MSG.DELTABLE, 0, [text(1, tableName)]);
+  const newTable = message(NFT_MSG.NEWTABLE, NLM_F.CREATE, [text(1, tableName), note]);
+  const newChain = message(NFT_MSG.NEWCHAIN, NLM_F.CREATE, [
+    text(1, tableName),
+    text(3, chainName),
+    nested(4, [number(1, NF_INET_LOCAL_OUT), number(2, priority)]),
+    text(7, 'filter'),
+  ]);
+  const newRules = rules.map((expressions) =>
+    message(NFT_MSG.NEWRULE, NLM_F.CREATE | NLM_F.APPEND, [...ofChain, nested(4, expressions)]),
+  );
   try {
-    apply(content);
-  } catch (error) {
-    // A daemon before this one left its own. To remove a table costs ten times what it costs to make one.
-    if (!isErrno(error, 'EEXIST')) throw error;
-    apply([message(NFT_MSG.DELTABLE, 0, named), ...content]);
+    // Removal first: an update would leave the note as it is. It takes the kernel a long moment, as does being refused.
+    const begin = tableOf(socket) ? [removal, newTable, newChain] : [newTable, newChain];
+    socket.batch([edge(BATCH.BEGIN), ...begin, ...newRules, edge(BATCH.END)], `rules for ${namespacePath}`);
   } finally {
     socket.close();
+  }
+}
+
+/** The attributes of our table, if it is there. */
+function tableOf(socket: NetlinkSocket): Map<number, Buffer> | undefined {
+  const type = (NFNL_SUBSYS_NFTABLES << 8) | NFT_MSG.GETTABLE;
+  try {
+    const [body] = socket.request(type, 0, generic(NFPROTO_IPV4, 0), `table ${tableName}`, [text(1, tableName)]);
+    return body && attributes(body, 4);
+  } catch (error) {
+    if (isErrno(error, 'ENOENT')) return undefined;
+    throw error;
   }
 }
 
