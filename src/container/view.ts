@@ -59,9 +59,10 @@ function listPorts(record: ContainerRecord): readonly Json[] {
     PublicPort: port.hostPort,
     Type: port.protocol,
   }));
+  const shown = new Set(published.map(({ containerPort, protocol }) => `${containerPort}/${protocol}`));
   for (const spec of Object.keys(record.config.ExposedPorts ?? {})) {
     const [port, protocol = 'tcp'] = spec.split('/');
-    if (!published.some((p) => String(p.containerPort) === port && p.protocol === protocol)) {
+    if (!shown.has(`${port}/${protocol}`)) {
       rows.push({ PrivatePort: Number(port), Type: protocol });
     }
   }

@@ -19,6 +19,8 @@ const peersMax = 256;
 const peerIdleMs = 120_000;
 
 export interface Held {
+  /** It holds the port of both families. */
+  readonly both?: boolean;
   close(): void;
 }
 
@@ -33,6 +35,16 @@ export async function holdPort(protocol: 'tcp' | 'udp', address: Address, port: 
   return protocol === 'udp' && address.family === 6
     ? await holdUdp(formatAddress(address), port, target)
     : occupyPort(protocol, address, port);
+}
+
+/** Holds a TCP port of all addresses of both families by one socket; null when that is not to be had. */
+export function holdBoth(port: number): Held | null {
+  try {
+    const { close } = occupyPort('tcp', { family: 6, value: 0n }, port, true);
+    return { both: true, close };
+  } catch {
+    return null;
+  }
 }
 
 /** One listener for the connections of all ports. */

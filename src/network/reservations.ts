@@ -9,7 +9,7 @@ import type { Log } from '../lib/log.ts';
 import { isErrno } from '../platform/libc.ts';
 import type { Owner } from './pools.ts';
 import { type PortRange, parsePortRange } from './ports.ts';
-import { type Held, holdPort, type Target, TcpRelay } from './relay.ts';
+import { type Held, holdBoth, holdPort, type Target, TcpRelay } from './relay.ts';
 import type { PortBinding, PublishedPort } from './types.ts';
 
 interface Reservation {
@@ -68,14 +68,17 @@ export class Reservations {
     throw internal('all ports are allocated');
   }
 
-  /** Reserves again what a live container has according to its record. A port somebody took meanwhile is only reported. */
-  async adopt(owner: Owner, published: PublishedPort, containerAddress: string): Promise<void> {
+  /**
+   * Reserves again what a live container has according to its record; `both`: it has the port on all addresses of both families. A port
+   * somebody took meanwhile is only reported.
+   */
+  async adopt(owner: Owner, published: PublishedPort, containerAddress: string, both: boolean): Promise<void> {
     const holder = this.#holder(published.protocol, published.hostIp, published.hostPort);
     if (holder?.owner.id === owner.id && holder.hostIp === published.hostIp && holder.socket !== null) return;
     const target = { address: containerAddress, port: published.containerPort };
     const reservation: Reservation = holder ?? this.#enter(owner, published, target);
     try {
-      reservation.socket = await this.#hold(published, reservation.target);
+      reservation.socket = await this.#hold(owner, published, reservation.target, both);
     } catch (error) {
       this.#log.warn(
         { error, container: owner.name, port: published.hostPort, protocol: published.protocol },
@@ -145,7 +148,7 @@ export class Reservations {
     try {
       for (const { port, reservation } of entered) {
         try {
-          reservation.socket = await this.#hold(port, reservation.target);
+          reservation.socket = await this.#hold(owner, port, reservation.target, ports.length === 2);
           published.push(port);
         } catch (error) {
           const noIPv6 = port.hostIp === '::' && isErrno(error, 'EAFNOSUPPORT', 'EADDRNOTAVAIL');
@@ -165,11 +168,21 @@ export class Reservations {
   }
 
   /** Node has no SCTP sockets: such a port is only guarded against our own containers. */
-  async #hold(port: PublishedPort, target: Target): Promise<Held | null> {
+  async #hold(owner: Owner, port: PublishedPort, target: Target, both: boolean): Promise<Held | null> {
     const address = parseAddress(port.hostIp);
+    if (both && port.protocol === 'tcp' && port.hostIp === '0.0.0.0') {
+      const held = holdBoth(port.hostPort);
+      if (held !== null) return held;
+    }
     if (port.protocol === 'sctp' || address === undefined) return null;
     if (port.protocol === 'tcp' && address.family === 6 && this.#relay.port === 0) await this.#relay.listen();
+    if (both && this.#isHeldWithIPv4(owner, port)) return { close: () => undefined };
     return await holdPort(port.protocol, address, port.hostPort, target);
+  }
+
+  #isHeldWithIPv4(owner: Owner, { protocol, hostPort, hostIp }: PublishedPort): boolean {
+    const holders = this.#ports.get(`${protocol} ${hostPort}`) ?? [];
+    return hostIp === '::' && holders.some((holder) => holder.owner.id === owner.id && holder.socket?.both === true);
   }
 
   #targetOf(address: Address, port: number): Target | undefined {

@@ -141,7 +141,12 @@ export class Sandboxes {
         const gateway = this.#gatewayOf(live.endpoints);
         if (gateway === undefined) return [];
         const target = targetOf(gateway.joined);
-        return live.sandbox.published.map((port) => this.#reservations.adopt(ownerOf(live), port, target));
+        const wild = new Set(
+          live.sandbox.published.flatMap((each) => (each.hostIp === '::' ? [`${each.protocol} ${each.hostPort}`] : [])),
+        );
+        return live.sandbox.published.map((port) =>
+          this.#reservations.adopt(ownerOf(live), port, target, wild.has(`${port.protocol} ${port.hostPort}`)),
+        );
       }),
     );
   }

@@ -24,16 +24,16 @@ const close_ = declare<[number], number>('int close(int fd)');
 
 /**
  * Takes a port, so that nobody else gets it, and does nothing with what arrives there: TCP is refused, UDP is lost.
- * Costs the kernel's socket only. Throws the kernel's errno (EADDRINUSE, EADDRNOTAVAIL …).
+ * `::` with `both` takes it for IPv4, too. Costs the kernel's socket only. Throws the kernel's errno (EADDRINUSE, EADDRNOTAVAIL …).
  */
-export function occupyPort(kind: 'tcp' | 'udp', address: Address, port: number): { close(): void } {
+export function occupyPort(kind: 'tcp' | 'udp', address: Address, port: number, both = false): { close(): void } {
   let fd: number;
   try {
-    fd = bound(kind, address, port, false);
+    fd = bound(kind, address, port, { both, listen: false });
   } catch (error) {
     // Connections that ended a moment ago are in the way of those who will not share, as listeners may.
     if (kind === 'udp' || !isErrno(error, 'EADDRINUSE')) throw error;
-    fd = bound(kind, address, port, true);
+    fd = bound(kind, address, port, { both, listen: true });
   }
   return {
     close: () => {
@@ -43,13 +43,18 @@ export function occupyPort(kind: 'tcp' | 'udp', address: Address, port: number):
   };
 }
 
-function bound(kind: 'tcp' | 'udp', address: Address, port: number, listen: boolean): number {
+function bound(
+  kind: 'tcp' | 'udp',
+  address: Address,
+  port: number,
+  { both, listen }: { readonly both: boolean; readonly listen: boolean },
+): number {
   const family = address.family === 4 ? AF_INET : AF_INET6;
   const type = (kind === 'tcp' ? SOCK.STREAM : SOCK.DGRAM) | SOCK.NONBLOCK | SOCK.CLOEXEC;
   const what = `${kind} port ${port}`;
   const fd = check(socket_(family, type, 0), 'socket', what);
   try {
-    if (family === AF_INET6) set(fd, SOL_IPV6, IPV6_V6ONLY, 1, what);
+    if (family === AF_INET6) set(fd, SOL_IPV6, IPV6_V6ONLY, both ? 0 : 1, what);
     if (kind === 'udp') set(fd, SOL_SOCKET, SO.RCVBUF, 1, what);
     if (listen) set(fd, SOL_SOCKET, SO.REUSEADDR, 1, what);
     const name = socketName(address, port);
