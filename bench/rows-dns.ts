@@ -5,7 +5,7 @@ import type { Netns } from '../test/support/netns.ts';
 import type { Engine } from './engines.ts';
 import type { Row } from './rows.ts';
 
-const questions = 5000;
+const questions = 20_000;
 const network = 'names';
 
 interface World {
