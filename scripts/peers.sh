@@ -1,7 +1,7 @@
 #!/bin/bash
 # Unpacks Debian packages into .cache/peers without installing them, so that no service of theirs ever starts.
 #
-#   peers.sh test    docker CLI 20.10 and docker-registry, for the client tests
+#   peers.sh test    docker CLI and dockerd 20.10, docker-registry, for the tests
 #   peers.sh bench   dockerd 20.10 and podman 4.3 with all they need, for the benchmark
 #   peers.sh kernel  a Linux that runs as a process, for other-kernel.sh
 set -eu
@@ -9,7 +9,7 @@ set -eu
 
 root=$cache/peers
 case ${1-} in
-test) wanted=(docker.io docker-registry) ;;
+test) wanted=(docker.io docker-registry containerd tini) ;;
 bench) wanted=(docker.io docker-registry containerd tini podman golang-github-containers-common) ;;
 kernel) wanted=(user-mode-linux) ;;
 *) die 'usage: peers.sh test|bench|kernel' ;;
@@ -17,10 +17,10 @@ esac
 stamp=$cache/peers-$1.stamp
 [ -d "$root" ] && [ "$(cat "$stamp" 2>/dev/null)" = "${wanted[*]}" ] && exit
 
-# For bench also what these depend on and the machine lacks, as apt itself works it out. Upgrades of installed packages
+# For dockerd and podman also what these depend on and the machine lacks, as apt itself works it out. Upgrades of installed packages
 # (lines with a bracket) are left alone.
 closure() {
-  if [ "$1" != bench ]; then
+  if [ "$1" = kernel ]; then
     printf '%s\n' "${wanted[@]}"
   else
     apt-get -s install --no-install-recommends "${wanted[@]}" | awk '$1 == "Inst" && $3 !~ /^\[/ { print $2 }'
